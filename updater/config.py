@@ -1,0 +1,98 @@
+"""``updater.toml`` as data (design page, section 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    type: str = "github"
+    """``github`` or ``directory``."""
+    repository: str = ""
+    """``owner/name`` on GitHub."""
+    api_url: str = "https://api.github.com"
+    channel: str = "stable"
+    """``stable`` or ``prerelease``."""
+    asset: str | None = None
+    """A glob for the uploaded asset; None: the source tarball of the tag."""
+    checksums: str | None = None
+    """A glob for an uploaded file of SHA-256 sums that must list the asset; None: not used."""
+    token_env: str = "GITHUB_TOKEN"
+    path: Path | None = None
+    """The folder of a ``directory`` source, absolute."""
+    max_size: int = 2 * 1024**3
+    """Largest artifact accepted, in bytes."""
+    connect_timeout: float = 10.0
+    stall_timeout: float = 30.0
+    """Seconds without a byte after which a download is resumed."""
+
+
+@dataclass(frozen=True)
+class EnvironmentConfig:
+    python: str | None = None
+    """A version such as ``3.11`` or a path; None: the newest that fits the project's ``requires-python``."""
+    tool: str = "auto"
+    """``auto``, ``uv`` or ``venv``."""
+    requirements: tuple[str, ...] | None = None
+    """Files inside the release to install from; None: found by themselves."""
+    timeout: float = 1800.0
+    """Seconds a build may take."""
+
+
+@dataclass(frozen=True)
+class ProbeConfig:
+    type: str
+    """``alive``, ``http``, ``tcp``, ``command`` or ``file``."""
+    url: str = ""
+    status: int | None = None
+    """http: the status expected; None: any 2xx."""
+    contains: str | None = None
+    """http: a text the body must contain."""
+    host: str = "127.0.0.1"
+    port: int = 0
+    command: tuple[str, ...] = ()
+    path: str = ""
+    """file: relative to ``shared/``."""
+    max_age: float = 30.0
+    """file: seconds since its last change."""
+    timeout: float = 5.0
+    """Seconds one try may take."""
+    required: bool = True
+    """A probe that is not required warns and never decides (it may need the internet)."""
+
+
+@dataclass(frozen=True)
+class ProcessConfig:
+    name: str
+    command: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: str = "."
+    """Relative to the release."""
+    stop_timeout: float = 20.0
+    """Seconds between SIGTERM and SIGKILL."""
+    stop_signal: str = "TERM"
+    probes: tuple[ProbeConfig, ...] = (ProbeConfig("alive"),)
+
+
+@dataclass(frozen=True)
+class HealthConfig:
+    successes: int = 3
+    interval: float = 1.0
+    timeout: float = 60.0
+    watch: float = 60.0
+
+
+@dataclass(frozen=True)
+class Config:
+    file: Path
+    name: str = "app"
+    source: SourceConfig = field(default_factory=SourceConfig)
+    keep: int = 5
+    shared: Mapping[str, str] = field(default_factory=dict)
+    """Path inside a release -> path under ``shared/``."""
+    environment: EnvironmentConfig = field(default_factory=EnvironmentConfig)
+    processes: Mapping[str, ProcessConfig] = field(default_factory=dict)
+    health: HealthConfig = field(default_factory=HealthConfig)

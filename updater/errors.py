@@ -1,0 +1,197 @@
+"""Everything that can go wrong, as a small tree that a caller can act on.
+
+An error says what failed and why (``message``, ``details``), what state things are in now (``state``) and what to do
+next (``advice``). ``code`` is stable and for machines; the exit code follows from the class (design page, section 6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+
+class UpdaterError(Exception):
+    """An error with an explanation. ``str()`` is the one-line message; :meth:`as_text` the whole story."""
+
+    code: ClassVar[str] = "error"
+    exit_code: ClassVar[int] = 1
+
+    def __init__(
+        self, message: str, *, details: Sequence[str] = (), state: str | None = None, advice: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details = list(details)
+        self.state = state
+        self.advice = advice
+
+    def as_text(self) -> str:
+        """The error for people: one line, its details indented, the state now, the next step."""
+        lines = [f"error: {self.message}"]
+        lines += [f"  {line}" for detail in self.details for line in detail.splitlines() or [""]]
+        if self.state:
+            lines.append(f"  {self.state}")
+        if self.advice:
+            lines.append(f"  Next: {self.advice}")
+        return "\n".join(lines)
+
+    def as_json(self) -> dict[str, Any]:
+        """The error for machines; :func:`from_json` reads it back."""
+        return {
+            "code": self.code,
+            "exit_code": self.exit_code,
+            "message": self.message,
+            "details": self.details,
+            "state": self.state,
+            "advice": self.advice,
+        }
+
+
+class UsageError(UpdaterError):
+    """The command cannot mean anything: an unknown release, a contradiction, not a root."""
+
+    code, exit_code = "usage", 2
+
+
+class ConfigError(UsageError):
+    """``updater.toml`` is wrong; the message names the key, the file and the line."""
+
+    code = "config"
+
+
+class NotARoot(UsageError):
+    """No ``updater.toml`` here or above."""
+
+    code = "not-a-root"
+
+
+class PreflightFailed(UpdaterError):
+    """A check before the start failed. Nothing was changed."""
+
+    code, exit_code = "preflight", 3
+
+
+class DeploymentFailed(UpdaterError):
+    """The deployment failed and everything is as it was before."""
+
+    code, exit_code = "deployment-failed", 4
+
+
+class EnvironmentFailed(DeploymentFailed):
+    """The virtualenv could not be built or is broken."""
+
+    code = "environment"
+
+
+class ProcessFailed(DeploymentFailed):
+    """A managed process could not be started, stopped or proved."""
+
+    code = "process"
+
+
+class HealthFailed(DeploymentFailed):
+    """A probe failed, or a process died in its watch window."""
+
+    code = "health"
+
+
+class StorageFailed(DeploymentFailed):
+    """The disk is full, read-only or failing, or something stands where it must not."""
+
+    code = "storage"
+
+
+class RollbackFailed(UpdaterError):
+    """The deployment failed and so did the way back."""
+
+    code, exit_code = "rollback-failed", 5
+
+
+class LockHeld(UpdaterError):
+    """Another operation is at work on this root."""
+
+    code, exit_code = "locked", 6
+
+
+class VerificationFailed(UpdaterError):
+    """What was received or is installed is not what it should be."""
+
+    code, exit_code = "verification", 7
+
+
+class HostileArchive(VerificationFailed):
+    """The archive tries to write outside its tree, or holds what no release may hold."""
+
+    code = "hostile-archive"
+
+
+class DigestMismatch(VerificationFailed):
+    """The bytes differ from the published digest, tree or checksum."""
+
+    code = "digest-mismatch"
+
+
+class TagMoved(VerificationFailed):
+    """The tag now names other content than the release installed under it."""
+
+    code = "tag-moved"
+
+
+class ReleaseChanged(VerificationFailed):
+    """Files of an installed release differ from its manifest."""
+
+    code = "release-changed"
+
+
+class SourceFailed(UpdaterError):
+    """The source cannot be reached, refuses, or answers nonsense."""
+
+    code, exit_code = "source", 8
+
+
+class ReleaseNotFound(SourceFailed):
+    """The source has no such release, or none at all."""
+
+    code = "release-not-found"
+
+
+class AccessDenied(SourceFailed):
+    """The token is missing, wrong or not allowed to see the repository."""
+
+    code = "access-denied"
+
+
+class RateLimited(SourceFailed):
+    """The source's request quota is used up; the message tells when it is restored."""
+
+    code = "rate-limited"
+
+
+class Busy(UpdaterError):
+    """The application may not be interrupted now."""
+
+    code, exit_code = "busy", 9
+
+
+class Cancelled(UpdaterError):
+    """Somebody asked to stop, and everything is as it was before."""
+
+    code, exit_code = "cancelled", 130
+
+
+def _tree(base: type[UpdaterError]) -> dict[str, type[UpdaterError]]:
+    found = {base.code: base}
+    for child in base.__subclasses__():
+        found.update(_tree(child))
+    return found
+
+
+def from_json(data: dict[str, Any]) -> UpdaterError:
+    """The error that :meth:`UpdaterError.as_json` described; an unknown code becomes a plain ``UpdaterError``."""
+    kind = _tree(UpdaterError).get(str(data.get("code")), UpdaterError)
+    return kind(
+        str(data.get("message", "unknown error")),
+        details=[str(line) for line in data.get("details") or ()],
+        state=data.get("state"),
+        advice=data.get("advice"),
+    )

@@ -1,0 +1,138 @@
+"""The root's paths (design page, section 3), in one place. Pure names: nothing here touches the disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where things are under one root."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        return self.root / "updater.toml"
+
+    @property
+    def current(self) -> Path:
+        return self.root / "current"
+
+    @property
+    def version(self) -> Path:
+        return self.root / "VERSION"
+
+    @property
+    def releases(self) -> Path:
+        return self.root / "releases"
+
+    def release(self, version: str) -> Path:
+        return self.releases / version
+
+    @property
+    def shared(self) -> Path:
+        return self.root / "shared"
+
+    @property
+    def logs(self) -> Path:
+        return self.shared / "logs"
+
+    @property
+    def backups(self) -> Path:
+        return self.shared / "backups"
+
+    @property
+    def history(self) -> Path:
+        return self.logs / "update_history.json"
+
+    @property
+    def progress(self) -> Path:
+        return self.logs / "update_progress.json"
+
+    @property
+    def update_log(self) -> Path:
+        return self.logs / "update.log"
+
+    @property
+    def errors_log(self) -> Path:
+        return self.logs / "errors.log"
+
+    def process_log(self, process: str) -> Path:
+        return self.logs / f"{process}.log"
+
+    @property
+    def scripts(self) -> Path:
+        return self.root / "scripts"
+
+    @property
+    def own(self) -> Path:
+        """The updater's own directory, ``.updater``."""
+        return self.root / ".updater"
+
+    @property
+    def lock(self) -> Path:
+        return self.own / "lock"
+
+    @property
+    def lock_owner(self) -> Path:
+        return self.own / "lock.owner"
+
+    @property
+    def journal(self) -> Path:
+        """One file per unfinished deployment; ``closed/`` below it holds the finished ones."""
+        return self.own / "journal"
+
+    @property
+    def good(self) -> Path:
+        return self.own / "good"
+
+    @property
+    def previous(self) -> Path:
+        return self.own / "previous"
+
+    @property
+    def marks(self) -> Path:
+        """``<version>.good``, ``.bad`` and ``.pinned``: one small file per mark."""
+        return self.own / "marks"
+
+    @property
+    def cache(self) -> Path:
+        return self.own / "cache"
+
+    @property
+    def run(self) -> Path:
+        """Pid files, and the identity of a child that is changing things."""
+        return self.own / "run"
+
+    def pid_file(self, process: str) -> Path:
+        return self.run / f"{process}.pid"
+
+    @property
+    def launchers(self) -> Path:
+        return self.own / "launchers"
+
+    def launcher(self, version: str, process: str) -> Path:
+        return self.launchers / version / process
+
+    @property
+    def trial(self) -> Path:
+        """Exists while the release in service is on trial."""
+        return self.own / "trial"
+
+    @property
+    def ballast(self) -> Path:
+        """A small file that a rollback on a full disk frees first."""
+        return self.own / "ballast"
+
+
+class ReleaseFiles:
+    """Names inside a release that belong to updater, not to the publisher."""
+
+    ENVIRONMENT = ".venv"
+    RECORDS = ".release"
+    RECORD = ".release/release.json"
+    SUMS = ".release/SHA256SUMS"
+    SHADOWED = ".release/shadowed"
+    VERSION = "VERSION"

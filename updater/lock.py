@@ -1,0 +1,143 @@
+"""The lock of a root: a kernel lock decides, a file beside it explains.
+
+``flock(2)`` on ``.updater/lock`` is free the moment its last holder dies, so there is no stale lock to break (F15,
+F16). Children that change things inherit the descriptor on purpose; the application's processes never do (F17).
+``docs/decisions/lock.md`` tells why this is ``fcntl.flock`` and not a library.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from updater import durable
+from updater.errors import LockHeld, StorageFailed
+from updater.layout import Layout
+from updater.subprocesses import Identity, as_lines, end_session, read_fields
+
+STALE_AFTER = 30 * 60.0
+"""Seconds without progress after which a live holder is reported as stale."""
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Who holds the lock, for people to read; the kernel alone decides whether it is held."""
+
+    identity: Identity
+    operation: str
+    since: str
+
+    def describe(self) -> str:
+        return f"{self.operation} (pid {self.identity.pid}, since {self.since})"
+
+
+@dataclass
+class Lock:
+    """A held lock. ``fd`` is what a child that changes things must inherit."""
+
+    fd: int
+    layout: Layout
+    operation: str
+
+
+def owner(layout: Layout) -> Owner | None:
+    """Who holds the lock now: the recorded owner if that very process lives, else None."""
+    fields = read_fields(layout.lock_owner)
+    identity = Identity.parse(fields)
+    if identity is None or not identity.alive():
+        return None
+    return Owner(identity, fields.get("operation", "unknown"), fields.get("since", "unknown"))
+
+
+@contextlib.contextmanager
+def hold(layout: Layout, operation: str, *, wait: float = 0.0) -> Iterator[Lock]:
+    """Hold the root's lock for ``operation``.
+
+    ``wait`` in seconds: how long to wait for another holder.
+
+    Raises:
+        LockHeld: somebody else holds it; the message says who.
+        StorageFailed: the lock file cannot be opened (read-only root, no permission).
+    """
+    fd = _open(layout.lock)
+    try:
+        _acquire(fd, layout, wait)
+        try:
+            _tell(layout, operation)
+            yield Lock(fd, layout, operation)
+        finally:
+            with contextlib.suppress(OSError):
+                layout.lock_owner.unlink(missing_ok=True)
+    finally:
+        os.close(fd)  # releases it, unless a child that changes things still lives
+
+
+def _open(path: Path) -> int:
+    try:
+        path.parent.mkdir(exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    except OSError as failure:
+        raise StorageFailed(
+            f"cannot open the lock {path}: {failure.strerror}",
+            state="Nothing was changed.",
+            advice="run the command as the user that owns the root, and check that the disk is writable.",
+        ) from failure
+
+
+def _acquire(fd: int, layout: Layout, wait: float) -> None:
+    deadline = time.monotonic() + wait
+    evicted = False
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except OSError as failure:
+            if failure.errno not in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):
+                raise
+        holder = owner(layout)
+        if holder is None and not evicted:
+            # The owner is dead or has not told yet; a child of a dead one may keep the lock alive.
+            evicted = end_orphan(layout)
+        if time.monotonic() >= deadline and not (evicted and time.monotonic() < deadline + 2):
+            raise _held(holder)
+        time.sleep(0.02)
+
+
+def _held(holder: Owner | None) -> LockHeld:
+    who = holder.describe() if holder else "another process that has not said who it is"
+    return LockHeld(
+        f"another operation is at work on this root: {who}",
+        state="Nothing was changed.",
+        advice="wait for it, watch it with `updater progress --follow`, or end it with `updater cancel`.",
+    )
+
+
+def _tell(layout: Layout, operation: str) -> None:
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    fields = {**Identity.mine().as_fields(), "operation": operation, "since": since}
+    durable.write_quick(layout.lock_owner, as_lines(fields))
+
+
+def child_record(layout: Layout) -> Path:
+    """Where a child that changes things says who it is."""
+    return layout.run / "child"
+
+
+def end_orphan(layout: Layout) -> bool:
+    """End a child that outlived the updater that started it. Returns whether there was one."""
+    record = child_record(layout)
+    child = Identity.parse(read_fields(record))
+    if child is None or not child.alive():
+        return False
+    end_session(child.pid)
+    record.unlink(missing_ok=True)
+    return True
+
+

@@ -1,0 +1,232 @@
+"""Who a process is, and how a child that changes things is run.
+
+A pid alone names nobody: pids are recycled. An identity is pid, start time and boot id, and only a process that
+still has all three is ever signalled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@functools.cache
+def boot_id() -> str:
+    """Identifies this boot of the machine; empty where the system has no such thing."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return ""
+    done = subprocess.run(
+        ["sysctl", "-n", "kern.bootsessionuuid"], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+    )
+    return done.stdout.strip()
+
+
+def start_time(pid: int) -> str | None:
+    """When a process started, as an opaque text that a shell can obtain as well; None if there is no such process.
+
+    Linux: field 22 of ``/proc/<pid>/stat``, clock ticks since boot (man 5 proc). Elsewhere: ``ps -o lstart=``.
+    A zombie counts as no process: it runs nothing and holds nothing.
+    """
+    if sys.platform == "linux":
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        except OSError:
+            return None
+        return None if not fields or fields[0] in (b"Z", b"X") else fields[19].decode()
+    done = subprocess.run(
+        ["ps", "-o", "state=,lstart=", "-p", str(pid)],
+        capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, env={**os.environ, "LC_ALL": "C"},
+    )  # fmt: skip
+    state, _, started = done.stdout.strip().partition(" ")
+    return None if not started or state.startswith("Z") else " ".join(started.split())
+
+
+@dataclass(frozen=True)
+class Identity:
+    """One process, beyond doubt."""
+
+    pid: int
+    start: str
+    boot: str
+
+    @classmethod
+    def of(cls, pid: int) -> Identity | None:
+        start = start_time(pid)
+        return None if start is None else cls(pid, start, boot_id())
+
+    @classmethod
+    def mine(cls) -> Identity:
+        me = cls.of(os.getpid())
+        assert me is not None
+        return me
+
+    @classmethod
+    def parse(cls, fields: Mapping[str, object]) -> Identity | None:
+        """From a record (pid file, lock owner, journal); None if it is not one. Records are never trusted."""
+        try:
+            pid = int(str(fields["pid"]))
+            start, boot = str(fields["start"]), str(fields["boot"])
+        except (KeyError, ValueError):
+            return None
+        return cls(pid, start, boot) if pid > 1 and start else None
+
+    def as_fields(self) -> dict[str, str]:
+        return {"pid": str(self.pid), "start": self.start, "boot": self.boot}
+
+    def alive(self) -> bool:
+        return self.boot == boot_id() and start_time(self.pid) == self.start
+
+    def signal(self, number: int) -> bool:
+        """Send a signal if this very process still lives. Returns whether it was sent."""
+        if not self.alive():
+            return False
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+            return True
+        return False
+
+
+def read_fields(path: Path) -> dict[str, str]:
+    """Read a file of ``key=value`` lines, the form that ``sh`` reads as well; {} if there is none. Rubbish is skipped."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return {}
+    pairs = (line.partition("=") for line in text.splitlines())
+    return {key: value for key, sign, value in pairs if sign and key.isidentifier()}
+
+
+def as_lines(fields: Mapping[str, object]) -> str:
+    """The text that :func:`read_fields` reads; values are kept to one line."""
+    return "".join(f"{key}={' '.join(str(value).split())}\n" for key, value in fields.items())
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a child ended: its exit status (negative: the signal) and its output, standard error included."""
+
+    status: int
+    output: str
+    timed_out: bool = False
+
+    def tail(self, lines: int = 25) -> str:
+        return "\n".join(self.output.rstrip().splitlines()[-lines:])
+
+
+def _die_with_parent(parent: int) -> Callable[[], None]:
+    import ctypes
+
+    libc = ctypes.CDLL(None)
+
+    def arrange() -> None:
+        libc.prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG, man 2 prctl
+        if os.getppid() != parent:  # the parent died before the line above
+            os._exit(1)
+
+    return arrange
+
+
+def run(
+    command: Sequence[str | os.PathLike[str]],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    timeout: float | None = None,
+    keep_fds: Sequence[int] = (),
+    record: Path | None = None,
+    on_line: Callable[[str], None] | None = None,
+    check: Callable[[], None] | None = None,
+) -> Finished:
+    """Run a child that changes things, in a session of its own, ended with everything below it if we stop waiting.
+
+    ``timeout`` in seconds; ``keep_fds`` stay open in the child (the lock); ``record`` names a file that tells who it
+    is while it lives, so that a recovery can end it where the system cannot tie it to a dead parent; ``on_line`` gets
+    each line of output; ``check`` is called several times a second and may raise to cancel.
+
+    Raises:
+        OSError: the command cannot be started.
+    """
+    arrange = _die_with_parent(os.getpid()) if sys.platform == "linux" else None
+    child = subprocess.Popen(
+        [os.fspath(word) for word in command],
+        cwd=cwd, env=None if env is None else dict(env), stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        start_new_session=True, pass_fds=tuple(keep_fds), preexec_fn=arrange,
+    )  # fmt: skip
+    try:
+        if record is not None and (identity := Identity.of(child.pid)):
+            record.write_text(as_lines(identity.as_fields()), encoding="utf-8")
+        return _wait(child, timeout, on_line, check)
+    finally:
+        end_session(child.pid)
+        child.wait()
+        if child.stdout:
+            child.stdout.close()
+        if record is not None:
+            record.unlink(missing_ok=True)
+
+
+def _wait(
+    child: subprocess.Popen[bytes],
+    timeout: float | None,
+    on_line: Callable[[str], None] | None,
+    check: Callable[[], None] | None,
+) -> Finished:
+    import selectors
+
+    assert child.stdout is not None
+    os.set_blocking(child.stdout.fileno(), False)
+    deadline = None if timeout is None else time.monotonic() + timeout
+    seen, pending = bytearray(), b""
+    timed_out = False
+    with selectors.DefaultSelector() as selector:
+        selector.register(child.stdout, selectors.EVENT_READ)
+        while True:
+            if check:
+                check()
+            if deadline is not None and time.monotonic() > deadline:
+                timed_out = True
+                break
+            if not selector.select(0.1):
+                if child.poll() is not None:
+                    break  # a grandchild may keep the pipe open for ever
+                continue
+            chunk = child.stdout.read(65536)
+            if chunk is None:
+                continue
+            if not chunk:
+                break
+            seen += chunk
+            del seen[: -256 * 1024]  # the end of an installer's output is what explains a failure
+            if on_line:
+                *lines, pending = (pending + chunk).split(b"\n")
+                for line in lines:
+                    on_line(line.decode(errors="replace").rstrip())
+    if timed_out:
+        end_session(child.pid)
+        child.wait()
+    while child.poll() is None:
+        if check:
+            check()
+        if deadline is not None and time.monotonic() > deadline:
+            timed_out = True
+            end_session(child.pid)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(0.1)
+    return Finished(child.returncode, seen.decode(errors="replace"), timed_out)
+
+
+def end_session(leader: int) -> None:
+    """Kill every process of a session that we started, its leader too, at once."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(leader, signal.SIGKILL)
