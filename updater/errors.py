@@ -17,7 +17,12 @@ class UpdaterError(Exception):
     exit_code: ClassVar[int] = 1
 
     def __init__(
-        self, message: str, *, details: Sequence[str] = (), state: str | None = None, advice: str | None = None
+        self,
+        message: str,
+        *,
+        details: Sequence[str] = (),
+        state: str | None = None,
+        advice: str | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message

@@ -134,5 +134,8 @@ class ReleaseFiles:
     RECORDS = ".release"
     RECORD = ".release/release.json"
     SUMS = ".release/SHA256SUMS"
+    MANIFEST = ".release/manifest"
+    LINKS = ".release/links.json"
     SHADOWED = ".release/shadowed"
+    UNFINISHED = ".release/unfinished"
     VERSION = "VERSION"

@@ -12,13 +12,13 @@ import errno
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from updater import durable
-from updater.errors import LockHeld, StorageFailed
+from updater.errors import LockHeld, PreflightFailed
 from updater.layout import Layout
 from updater.subprocesses import Identity, as_lines, end_session, read_fields
 
@@ -64,11 +64,10 @@ def hold(layout: Layout, operation: str, *, wait: float = 0.0) -> Iterator[Lock]
 
     Raises:
         LockHeld: somebody else holds it; the message says who.
-        StorageFailed: the lock file cannot be opened (read-only root, no permission).
+        PreflightFailed: the lock file cannot be opened (read-only root, no permission).
     """
-    fd = _open(layout.lock)
+    fd = _acquire(layout, wait)
     try:
-        _acquire(fd, layout, wait)
         try:
             _tell(layout, operation)
             yield Lock(fd, layout, operation)
@@ -84,30 +83,46 @@ def _open(path: Path) -> int:
         path.parent.mkdir(exist_ok=True)
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     except OSError as failure:
-        raise StorageFailed(
+        raise PreflightFailed(
             f"cannot open the lock {path}: {failure.strerror}",
             state="Nothing was changed.",
             advice="run the command as the user that owns the root, and check that the disk is writable.",
         ) from failure
 
 
-def _acquire(fd: int, layout: Layout, wait: float) -> None:
+def _acquire(layout: Layout, wait: float) -> int:
     deadline = time.monotonic() + wait
     evicted = False
     while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except OSError as failure:
-            if failure.errno not in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):
-                raise
+        fd = _open(layout.lock)
+        if _lock(fd) and _still_there(fd, layout.lock):
+            return fd
+        os.close(fd)
         holder = owner(layout)
         if holder is None and not evicted:
             # The owner is dead or has not told yet; a child of a dead one may keep the lock alive.
             evicted = end_orphan(layout)
-        if time.monotonic() >= deadline and not (evicted and time.monotonic() < deadline + 2):
+            deadline += 2.0 if evicted else 0.0
+        if time.monotonic() >= deadline:
             raise _held(holder)
         time.sleep(0.02)
+
+
+def _lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except OSError as failure:
+        if failure.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):
+            return False
+        raise
+
+
+def _still_there(fd: int, path: Path) -> bool:
+    """False if somebody removed ``.updater`` meanwhile: a lock on a file without a name excludes nobody."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(fd), path.stat())
+    return False
 
 
 def _held(holder: Owner | None) -> LockHeld:
@@ -139,5 +154,3 @@ def end_orphan(layout: Layout) -> bool:
     end_session(child.pid)
     record.unlink(missing_ok=True)
     return True
-
-

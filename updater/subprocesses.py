@@ -26,7 +26,11 @@ def boot_id() -> str:
             return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return ""
     done = subprocess.run(
-        ["sysctl", "-n", "kern.bootsessionuuid"], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+        ["sysctl", "-n", "kern.bootsessionuuid"],
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
     )
     return done.stdout.strip()
 

@@ -1,0 +1,180 @@
+"""The command ``updater``: its options, its list of commands (imported when they are used), and its exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import sys
+from typing import Any
+
+import click
+
+from updater.cli.output import Face
+from updater.errors import Cancelled, UpdaterError
+
+COMMANDS: dict[str, dict[str, str]] = {
+    "Begin": {
+        "init": "Make a root: layout, updater.toml with comments.",
+        "check": "Is there a newer release?",
+        "preflight": "Run every check; read-only.",
+    },
+    "Deploy": {
+        "deploy": "Put a release into service, or leave everything as it was.",
+        "fetch": "Install a release without activating it.",
+        "activate": "Put an installed release into service; no network.",
+        "rollback": "Go back to the previous good release; no network.",
+        "cancel": "Cancel the running deployment; everything is undone.",
+        "recover": "Bring an interrupted deployment to a safe end.",
+        "unlock": "End a stuck operation, then recover.",
+    },
+    "Look": {
+        "status": "What is in service, and does it run?",
+        "releases": "Installed releases.",
+        "history": "Past deployments.",
+        "progress": "Where the running deployment stands.",
+        "logs": "The log of updater or of a process.",
+        "diff": "What changed between two releases.",
+        "health": "Run every probe once.",
+    },
+    "Releases": {
+        "verify": "Re-hash a release against its address.",
+        "pin": "Never prune a release.",
+        "unpin": "Let a release be pruned again.",
+        "mark-bad": "Never take a release by itself again.",
+        "prune": "Remove old releases.",
+    },
+    "Processes": {
+        "start": "Start processes of the release in service.",
+        "stop": "Stop processes.",
+        "restart": "Stop and start processes.",
+        "force-stop": "Kill every managed process at once.",
+    },
+}
+
+MODULES = {
+    "init": "begin", "check": "begin", "preflight": "begin",
+    "deploy": "deploy", "fetch": "deploy", "activate": "deploy", "rollback": "deploy",
+    "cancel": "deploy", "recover": "deploy", "unlock": "deploy",
+    "status": "status",
+    "releases": "look", "history": "look", "progress": "look", "logs": "look", "diff": "look",
+    "verify": "keep", "pin": "keep", "unpin": "keep", "mark-bad": "keep", "prune": "keep",
+    "start": "run", "stop": "run", "restart": "run", "force-stop": "run", "health": "run",
+}  # fmt: skip
+
+
+class Commands(click.Group):
+    """A group that imports a command's module only when that command is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [name for section in COMMANDS.values() for name in section]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in MODULES:
+            return None
+        module = importlib.import_module(f"updater.cli.{MODULES[cmd_name]}")
+        command = getattr(module, cmd_name.replace("-", "_"))
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as wrong:
+            import difflib
+
+            if close := difflib.get_close_matches(args[0], list(MODULES), n=1):
+                wrong.message += f" Did you mean {close[0]!r}?"
+            raise
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, commands in COMMANDS.items():
+            with formatter.section(title):
+                formatter.write_dl(list(commands.items()))
+
+
+def _version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        from updater import version
+
+        click.echo(f"updater {version()}")
+        ctx.exit()
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--root", metavar="DIR", help="The root; else $UPDATER_ROOT, else the nearest with updater.toml.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
+@click.option("-v", "--verbose", is_flag=True, help="Say more; show tracebacks.")
+@click.option("-q", "--quiet", is_flag=True, help="Say only what went wrong.")
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
+@click.pass_context
+def updater(ctx: click.Context, root: str | None, as_json: bool, verbose: bool, quiet: bool) -> None:
+    """Update a self-hosted Python application safely, and always be able to go back."""
+    ctx.obj = Face(root, as_json, verbose, quiet)
+
+
+def run() -> None:
+    """Run the command line and exit with the documented code (design page, section 6)."""
+    sys.exit(_run(sys.argv[1:]))
+
+
+def _run(argv: list[str]) -> int:
+    argv = _global_options_first(argv)
+    face = Face(json="--json" in argv, verbose="-v" in argv or "--verbose" in argv)
+    try:
+        result = updater.main(argv, prog_name="updater", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except UpdaterError as error:
+        if face.verbose:
+            import traceback
+
+            traceback.print_exc()
+        face.fail(error)
+        return error.exit_code
+    except click.exceptions.Exit as leaving:
+        return leaving.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        face.fail(Cancelled("cancelled"))
+        return Cancelled.exit_code
+    except click.ClickException as wrong:
+        from updater.errors import UsageError
+
+        if face.json:
+            face.fail(UsageError(wrong.format_message()))
+        else:
+            wrong.show()
+        return UsageError.exit_code
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except Exception as failure:
+        return _unforeseen(face, failure)
+
+
+def _global_options_first(argv: list[str]) -> list[str]:
+    """Let people write the global options behind the command as well: ``updater status --json``."""
+    flags, rest = [], []
+    words = iter(argv)
+    for word in words:
+        if word == "--":
+            rest += [word, *words]
+        elif word in ("--json", "-v", "--verbose", "-q", "--quiet") or word.startswith("--root="):
+            flags.append(word)
+        elif word == "--root":
+            flags += [word, *itertools.islice(words, 1)]
+        else:
+            rest.append(word)
+    return [*flags, *rest]
+
+
+def _unforeseen(face: Face, failure: Exception) -> int:
+    if face.verbose:
+        import traceback
+
+        traceback.print_exc()
+    face.fail(
+        UpdaterError(
+            f"unforeseen: {type(failure).__name__}: {failure}",
+            advice="this is a defect of updater: run the command again with -v and report what it prints.",
+        )
+    )
+    return UpdaterError.exit_code

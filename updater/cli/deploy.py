@@ -1,0 +1,142 @@
+"""deploy, fetch, activate, rollback, cancel, recover, unlock."""
+
+from __future__ import annotations
+
+import getpass
+
+import click
+
+from updater import operations
+from updater.cli import follow, output
+from updater.cli.output import Face
+from updater.deployment.transaction import Request
+from updater.operations import deploying, planning
+
+
+def _run(face: Face, request: Request) -> int:
+    root = operations.open_root(face.root)
+    deployment = deploying.launch(root, request)
+    try:
+        return follow.follow(face, deployment)
+    finally:
+        deployment.close()
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return ""
+
+
+_force = click.option("--force", is_flag=True, help="Past a bad mark or files that were edited; it is recorded.")
+_reason = click.option("--reason", default="", help="Why; kept in the history.")
+
+
+@click.command()
+@click.argument("tag", required=False)
+@click.option("--dry-run", is_flag=True, help="Show the plan; write nothing.")
+@click.option("--replace", is_flag=True, help="Where the tag now has other content: install that beside the old release.")
+@_force
+@_reason
+@click.pass_context
+def deploy(ctx: click.Context, tag: str | None, dry_run: bool, replace: bool, force: bool, reason: str) -> None:
+    """Put release TAG into service; without TAG the newest of the channel.
+
+    Whatever fails, everything is as it was before, and the old release is in service.
+    """
+    face: Face = ctx.obj
+    request = Request("deploy", tag, force=force, replace=replace, user=_user(), reason=reason)
+    if dry_run:
+        _show_plan(face, request)
+        return
+    ctx.exit(_run(face, request))
+
+
+def _show_plan(face: Face, request: Request) -> None:
+    plan = planning.plan(operations.open_root(face.root), request)
+
+    def text() -> None:
+        face.say(output.bold(plan["summary"]))
+        for phase in plan["phases"]:
+            face.say(f"  {phase['name']:<10} {phase['does']}")
+        for check in plan["preflight"]:
+            if check["result"] != "ok":
+                face.say(output.warning(f"  {check['result']}: {check['summary']}"))
+        face.say("Nothing was written.")
+
+    face.emit(plan, text)
+
+
+@click.command()
+@click.argument("tag")
+@click.option("--rebuild", is_flag=True, help="Build the environment of an installed release anew.")
+@click.option("--replace", is_flag=True, help="Where the tag now has other content: install that beside the old release.")
+@_force
+@click.pass_context
+def fetch(ctx: click.Context, tag: str, rebuild: bool, replace: bool, force: bool) -> None:
+    """Install release TAG without activating it; the application is not touched."""
+    request = Request("fetch", tag, rebuild=rebuild, replace=replace, force=force, user=_user())
+    ctx.exit(_run(ctx.obj, request))
+
+
+@click.command()
+@click.argument("version")
+@_force
+@_reason
+@click.pass_context
+def activate(ctx: click.Context, version: str, force: bool, reason: str) -> None:
+    """Put the installed release VERSION into service; no network."""
+    ctx.exit(_run(ctx.obj, Request("activate", version, force=force, user=_user(), reason=reason)))
+
+
+@click.command()
+@click.option("--to", metavar="VERSION", help="That release instead of the previous good one.")
+@_force
+@_reason
+@click.pass_context
+def rollback(ctx: click.Context, to: str | None, force: bool, reason: str) -> None:
+    """Go back to the previous good release; no network."""
+    ctx.exit(_run(ctx.obj, Request("rollback", to, force=force, user=_user(), reason=reason)))
+
+
+@click.command()
+@click.pass_context
+def cancel(ctx: click.Context) -> None:
+    """Cancel the running deployment; everything it did is undone."""
+    face: Face = ctx.obj
+    record = deploying.cancel(operations.open_root(face.root))
+    if record["outcome"] == "cancelled":
+        face.emit({"deployment": record}, lambda: face.say(record["error"]["message"]))
+        return
+    ctx.exit(follow.result(face, record))
+
+
+@click.command()
+@click.pass_obj
+def recover(face: Face) -> None:
+    """Bring an interrupted deployment to a safe end. Every command that changes something does so first."""
+    _tell(face, deploying.recover(operations.open_root(face.root)))
+
+
+def _tell(face: Face, records: list[dict[str, object]]) -> None:
+    def text() -> None:
+        for record in records:
+            face.say(follow.recovered_text(record))
+        if not records:
+            face.say("nothing to recover")
+
+    face.emit({"recovered": records}, text)
+
+
+@click.command()
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def unlock(face: Face, yes: bool) -> None:
+    """End whoever holds the lock, politely and then firmly, and recover."""
+    root = operations.open_root(face.root)
+    holder = deploying.holder(root.layout)
+    if holder is not None:
+        idle = f"no progress for {output.seconds(holder.idle)}" + (", stale" if holder.stale else "")
+        output.confirm(f"End {holder.owner.describe()} ({idle})?", yes=yes, face=face)
+    _tell(face, deploying.unlock(root))

@@ -1,0 +1,80 @@
+"""verify, pin, unpin, mark-bad, prune."""
+
+from __future__ import annotations
+
+import click
+
+from updater import operations
+from updater.cli import output
+from updater.cli.output import Face
+from updater.operations import keeping
+
+
+@click.command()
+@click.argument("version", required=False)
+@click.option("--all", "everything", is_flag=True, help="Every installed release.")
+@click.pass_context
+def verify(ctx: click.Context, version: str | None, everything: bool) -> None:
+    """Re-hash VERSION (else the release in service) against its address; look at its environment."""
+    face: Face = ctx.obj
+    reports = keeping.verify(operations.open_root(face.root), version, everything=everything)
+    sound = all(report["sound"] for report in reports)
+
+    def text() -> None:
+        for report in reports:
+            verdict = output.good("sound") if report["sound"] else output.bad("changed")
+            face.say(f"{report['version']}: {verdict} ({report['files']} files, {report['digest']}; {report['proof']})")
+            for it in report["differences"]:
+                face.say(output.bad(f"  {it['what']}: {it['path']}"))
+            if report["environment"]:
+                face.say(output.bad(f"  environment: {report['environment']}"))
+                face.say(f"  Next: updater fetch --rebuild {report['version']}")
+
+    face.emit(reports, text)
+    ctx.exit(0 if sound else 7)
+
+
+@click.command()
+@click.argument("version")
+@click.option("--reason", default="", help="Why.")
+@click.pass_obj
+def pin(face: Face, version: str, reason: str) -> None:
+    """Never prune release VERSION."""
+    found = keeping.pin(operations.open_root(face.root), version, reason)
+    face.emit({"pinned": found}, lambda: face.say(f"{found} is pinned"))
+
+
+@click.command()
+@click.argument("version")
+@click.pass_obj
+def unpin(face: Face, version: str) -> None:
+    """Let release VERSION be pruned again."""
+    found = keeping.unpin(operations.open_root(face.root), version)
+    face.emit({"unpinned": found}, lambda: face.say(f"{found} is not pinned any more"))
+
+
+@click.command("mark-bad")
+@click.argument("version")
+@click.option("--reason", default="", help="Why.")
+@click.pass_obj
+def mark_bad(face: Face, version: str, reason: str) -> None:
+    """Never take VERSION by itself again, nor roll back to it."""
+    found = keeping.mark_bad(operations.open_root(face.root), version, reason)
+    face.emit({"bad": found}, lambda: face.say(f"{found} is marked bad; `updater activate {found} --force` still can"))
+
+
+@click.command()
+@click.option("--keep", type=click.IntRange(1), help="How many good releases stay; else releases.keep.")
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def prune(face: Face, keep: int | None, dry_run: bool, yes: bool) -> None:
+    """Remove old releases; never the current, the previous good, a pinned one or one in use."""
+    root = operations.open_root(face.root)
+    doomed = keeping.prunable(root, keep)
+    if dry_run or not doomed:
+        face.emit({"would_remove": doomed}, lambda: face.say(f"would remove: {', '.join(doomed) or 'nothing'}"))
+        return
+    output.confirm(f"Remove {', '.join(doomed)}?", yes=yes, face=face)
+    removed = keeping.prune(root, keep)
+    face.emit({"removed": removed}, lambda: face.say(f"removed {', '.join(removed) or 'nothing'}"))

@@ -1,0 +1,134 @@
+"""How things are said: one JSON document for machines, plain lines for pipes, colour and tables on a terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from updater.errors import UpdaterError
+
+
+@dataclass
+class Face:
+    """What the global options say; ``root`` is the argument of ``--root``."""
+
+    root: str | None = None
+    json: bool = False
+    verbose: bool = False
+    quiet: bool = False
+
+    def emit(self, data: Any, text: Callable[[], None]) -> None:
+        """Print the result: ``data`` as the one JSON document, or ``text()`` for people."""
+        if self.json:
+            click.echo(json.dumps(data, indent=2, ensure_ascii=False, default=str))
+        else:
+            text()
+
+    def say(self, line: str = "") -> None:
+        """A line for people; nothing with --json or -q."""
+        if not self.json and not self.quiet:
+            click.echo(line)
+
+    def fail(self, error: UpdaterError, **data: Any) -> None:
+        """Print an error: on standard error for people, as the one JSON document for machines."""
+        if self.json:
+            click.echo(json.dumps({**data, "error": error.as_json()}, indent=2, ensure_ascii=False, default=str))
+            return
+        first, *rest = error.as_text().splitlines()
+        click.echo(click.style(first, fg="red", bold=True), err=True)
+        for line in rest:
+            click.echo(line, err=True)
+
+
+def bold(text: str) -> str:
+    return click.style(text, bold=True)
+
+
+def good(text: str) -> str:
+    return click.style(text, fg="green")
+
+
+def bad(text: str) -> str:
+    return click.style(text, fg="red")
+
+
+def warning(text: str) -> str:
+    return click.style(text, fg="yellow")
+
+
+def dim(text: str) -> str:
+    return click.style(text, dim=True)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table: drawn by rich on a terminal, plain columns in a pipe."""
+    body = [[str(cell) for cell in row] for row in rows]
+    if not sys.stdout.isatty():
+        widths = [max(len(click.unstyle(row[i])) for row in (head, *body)) for i in range(len(head))]
+        for row in (head, *body):
+            cells = (click.unstyle(cell).ljust(width) for cell, width in zip(row, widths, strict=True))
+            click.echo("  ".join(cells).rstrip())
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(*head, box=box.SIMPLE_HEAD, pad_edge=False)
+    for row in body:
+        drawn.add_row(*(Text.from_ansi(cell) for cell in row))
+    Console().print(drawn)
+
+
+def size(count: float | None) -> str:
+    """Bytes for people."""
+    if count is None:
+        return "?"
+    for unit in ("B", "KB", "MB", "GB"):
+        if abs(count) < 1000 or unit == "GB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    raise AssertionError
+
+
+def seconds(count: float | None) -> str:
+    """A duration for people."""
+    if count is None:
+        return "?"
+    if count < 60:
+        return f"{count:.1f} s"
+    minutes, rest = divmod(int(count), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} days"
+
+
+def moment(text: str | None) -> str:
+    """A recorded moment in local time."""
+    from updater.records import moment as parse
+
+    found = parse(text)
+    return found.astimezone().strftime("%Y-%m-%d %H:%M:%S") if found else "?"
+
+
+def confirm(question: str, *, yes: bool, face: Face) -> None:
+    """Ask before something that cannot be taken back.
+
+    Raises:
+        UsageError: nobody is there to be asked, and ``--yes`` was not given.
+        Cancelled: the answer was no.
+    """
+    from updater.errors import Cancelled, UsageError
+
+    if yes:
+        return
+    if face.json or not sys.stdin.isatty():
+        raise UsageError(f"{question} Nobody is there to answer.", state="Nothing was changed.", advice="give --yes.")
+    if not click.confirm(question):
+        raise Cancelled("cancelled at the question", state="Nothing was changed.")

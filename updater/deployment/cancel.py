@@ -1,0 +1,59 @@
+"""Cancelling: a signal asks, the deployment stops at the next safe place and is undone."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+from updater.errors import Cancelled
+
+
+class Cancellation:
+    """A request to stop. ``check`` is called often; ``interrupting`` marks code that may wait long in one call."""
+
+    def __init__(self) -> None:
+        self._asked = threading.Event()
+        self._by = ""
+        self._shielded = False
+        self._interrupting = False
+
+    def ask(self, by: str) -> None:
+        """Ask to stop; ``by`` says who or what, for the report."""
+        if not self._shielded:
+            self._by = by
+            self._asked.set()
+
+    def check(self) -> None:
+        """Raise Cancelled if somebody asked, unless the way back has begun."""
+        if self._asked.is_set() and not self._shielded:
+            raise Cancelled(f"cancelled by {self._by}")
+
+    def shield(self) -> None:
+        """From here on nothing is cancelled: the deployment is being undone, or is committed."""
+        self._shielded = True
+
+    @contextlib.contextmanager
+    def interrupting(self) -> Iterator[None]:
+        """Within it a signal raises at once, also out of a blocking read. What runs there must be safe to leave anywhere."""
+        self._interrupting = True
+        try:
+            self.check()
+            yield
+        finally:
+            self._interrupting = False
+
+    def listen(self) -> None:
+        """Take SIGINT and SIGTERM as requests; a closed terminal (SIGHUP) does not stop a deployment."""
+
+        def arrived(number: int, _frame: FrameType | None) -> None:
+            self.ask(signal.Signals(number).name)
+            if self._interrupting:
+                self._interrupting = False
+                self.check()
+
+        signal.signal(signal.SIGINT, arrived)
+        signal.signal(signal.SIGTERM, arrived)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -1,0 +1,292 @@
+"""Runs phases, and undoes them in reverse when one fails. Knows nothing of what the phases do."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from updater import records
+from updater.deployment.transaction import Stopwatch, Transaction
+from updater.errors import (
+    Cancelled,
+    DeploymentFailed,
+    EnvironmentFailed,
+    HealthFailed,
+    PreflightFailed,
+    ProcessFailed,
+    RollbackFailed,
+    StorageFailed,
+    UpdaterError,
+)
+
+Json = dict[str, Any]
+
+
+class Phase:
+    """One step of a deployment. Doing it twice and undoing it twice are harmless.
+
+    ``do`` returns what an undo after a crash needs to know; it is on the disk before the next phase begins. ``undo``
+    looks at the facts on the disk, since the phase may have done half, or all without its record.
+    """
+
+    name: ClassVar[str]
+    touches_service: ClassVar[bool] = False
+    """True from the first phase on that a user of the application could notice."""
+
+    def applies(self, tx: Transaction) -> bool:
+        """Whether there is anything to do for this deployment."""
+        return True
+
+    def do(self, tx: Transaction) -> Mapping[str, Any] | None:
+        raise NotImplementedError
+
+    def undo(self, tx: Transaction) -> None:
+        """Put back what ``do`` changed. Nothing, for a phase that only looks."""
+
+
+@dataclass
+class Outcome:
+    """How a deployment ended.
+
+    ``result``: ``succeeded``, ``nothing-to-do``, ``failed`` (before anything was touched), ``rolled-back``,
+    ``cancelled`` or ``rollback-failed``.
+    """
+
+    result: str
+    record: Json
+    error: UpdaterError | None = None
+
+    @property
+    def exit_code(self) -> int:
+        return self.error.exit_code if self.error else 0
+
+
+@dataclass
+class Run:
+    """The engine's own notes of one run: how long each phase took."""
+
+    tx: Transaction
+    started: str = field(default_factory=records.stamp)
+    watch: Stopwatch = field(default_factory=Stopwatch)
+    phases: list[Json] = field(default_factory=list)
+    done: list[Phase] = field(default_factory=list)
+
+
+def run(tx: Transaction, phases: Sequence[Phase]) -> Outcome:
+    """Do the phases in order; on any failure before the commit point, undo them in reverse. Never raises."""
+    notes = Run(tx)
+    nothing: str | None = None
+    try:
+        for index, phase in enumerate(phases, 1):
+            if not phase.applies(tx):
+                continue
+            tx.cancel.check()
+            tx.progress.phase(phase.name, index, len(phases))
+            tx.say(f"phase {phase.name}")
+            clock = Stopwatch()
+            tx.journal.record("intent", phase.name)
+            notes.done.append(phase)
+            try:
+                found = dict(phase.do(tx) or {})
+            finally:
+                notes.phases.append({"name": phase.name, "seconds": clock.seconds()})
+            tx.facts[phase.name] = found
+            tx.journal.record("done", phase.name, found)
+            if nothing := found.get("nothing"):
+                break
+    except Exception as failure:
+        if tx.memory.get("committed"):
+            # Past the commit point everything rolls forward; what failed is a loose end for the next recovery.
+            tx.warn(f"after the commit: {failure}")
+        else:
+            return roll_back(notes, as_error(tx, failure))
+    result = "nothing-to-do" if nothing else "succeeded"
+    return finish(notes, result, text=nothing)
+
+
+def as_error(tx: Transaction, failure: Exception) -> UpdaterError:
+    """Any exception as an error that explains itself."""
+    if isinstance(failure, UpdaterError):
+        return failure
+    if isinstance(failure, OSError):
+        return storage_error(failure)
+    tx.say("".join(traceback.format_exception(failure)), error=True)
+    return UpdaterError(
+        f"unforeseen: {type(failure).__name__}: {failure}",
+        advice=f"this is a defect of updater; {tx.layout.errors_log} has the details for a report.",
+    )
+
+
+def storage_error(failure: OSError) -> StorageFailed:
+    """A failed system call in people's words, with a remedy where there is one."""
+    import errno
+
+    remedies = {
+        errno.ENOSPC: "free some space (`updater prune`, old logs), then run the command again.",
+        errno.EDQUOT: "free some space below your quota, then run the command again.",
+        errno.EROFS: "the filesystem is read-only: see `dmesg` for a failing disk, or remount it.",
+        errno.EACCES: "run the command as the user that owns the root.",
+        errno.EPERM: "run the command as the user that owns the root.",
+        errno.EIO: "the disk is failing: look at `dmesg`, and make a copy of shared/ elsewhere now.",
+        errno.EMFILE: "too many open files: raise the limit (ulimit -n).",
+    }
+    where = f": {failure.filename}" if failure.filename else ""
+    return StorageFailed(
+        f"{failure.strerror or failure}{where}", advice=remedies.get(failure.errno or 0)
+    )
+
+
+def roll_back(notes: Run, because: UpdaterError) -> Outcome:
+    """Undo every phase that began, newest first; on the way nothing is cancelled and no failure stops the rest."""
+    tx = notes.tx
+    tx.cancel.shield()
+    tx.memory["failure"] = because
+    tx.progress.phase("rollback" if _touched(notes.done) else "undo", 1, 1)
+    tx.say(f"failed: {because.message}", error=not isinstance(because, Cancelled))
+    free_ballast(tx)
+    quietly(tx, "the failure was not recorded", lambda: tx.journal.record("failed", None, because.as_json()))
+    problems = undo(tx, notes.done)
+    if problems:
+        return finish(notes, "rollback-failed", error=rollback_failed(tx, because, problems))
+    if isinstance(because, Cancelled):
+        result = "cancelled"
+    else:
+        result = "rolled-back" if _touched(notes.done) else "failed"
+    return finish(notes, result, error=explained(tx, because, touched=_touched(notes.done)))
+
+
+def undo(tx: Transaction, phases: Sequence[Phase]) -> list[UpdaterError]:
+    """Undo phases, newest first. Returns what went wrong; one failure does not keep the others from being undone."""
+    problems = []
+    for phase in reversed(phases):
+        quietly(tx, "an undo was not recorded", lambda name=phase.name: tx.journal.record("undo", name))  # type: ignore[misc]
+        try:
+            phase.undo(tx)
+        except Exception as failure:
+            problems.append(as_error(tx, failure))
+            tx.say(f"undoing {phase.name} failed: {failure}", error=True)
+            continue
+        quietly(tx, "an undo was not recorded", lambda name=phase.name: tx.journal.record("undone", name))  # type: ignore[misc]
+    return problems
+
+
+def quietly(tx: Transaction, what: str, act: Callable[[], None]) -> None:
+    """Do something that the way back does not depend on: with a full disk there is no journal, but there is a way back."""
+    try:
+        act()
+    except OSError as failure:
+        tx.warn(f"{what}: {failure.strerror}")
+
+
+def free_ballast(tx: Transaction) -> None:
+    """Make room for the journal of a rollback on a full disk."""
+    quietly(tx, "the ballast was not freed", lambda: tx.layout.ballast.unlink(missing_ok=True))
+
+
+def _touched(phases: Sequence[Phase]) -> bool:
+    return any(phase.touches_service for phase in phases)
+
+
+_VERBS: tuple[tuple[type[UpdaterError], str], ...] = (
+    (HealthFailed, "failed its health check"),
+    (ProcessFailed, "could not be started"),
+    (EnvironmentFailed, "could not be built"),
+    (StorageFailed, "could not be written"),
+)
+
+
+def explained(tx: Transaction, because: UpdaterError, *, touched: bool) -> UpdaterError:
+    """The failure as a user needs to hear it: which release, what became of it, what runs now, what to do next."""
+    version = tx.target or tx.request.wanted
+    now = f"{tx.origin} is in service" if tx.origin else "no release is in service, as before"
+    state = f"{now}, untouched." if not touched else f"{now} again." if tx.origin else f"{now}."
+    verb = next((verb for kind, verb in _VERBS if isinstance(because, kind)), None)
+    if isinstance(because, Cancelled):
+        message = f"the deployment of {version} was cancelled; {now}"
+    elif touched:
+        message = f"{version} {verb or 'failed'} and was rolled back; {now}."
+    elif verb:
+        message = f"{version} {verb}; {now}."
+    else:
+        because.state = because.state or state
+        return because
+    details = [because.message, *because.details]
+    if tx.facts.get("bad") or tx.memory.get("marked_bad"):
+        state = f"{version} is marked bad. {state}"
+    kind = type(because) if because.exit_code != UpdaterError.exit_code else DeploymentFailed
+    return kind(message, details=details, state=state, advice=because.advice or _advice(tx, because))
+
+
+def _advice(tx: Transaction, because: UpdaterError) -> str | None:
+    if isinstance(because, Cancelled | PreflightFailed):
+        return None
+    return f"fix the release and publish it under a new tag, or see what changed: updater diff {tx.target or ''}".rstrip()
+
+
+def rollback_failed(
+    tx: Transaction, because: UpdaterError, problems: Sequence[UpdaterError]
+) -> RollbackFailed:
+    """The one error that must tell a person at night exactly what to do."""
+    back = tx.origin or "VERSION"
+    details = [f"first: {because.message}", *because.details, "then, on the way back:"]
+    details += [line for problem in problems for line in (problem.message, *problem.details)]
+    return RollbackFailed(
+        f"the deployment of {tx.target or tx.request.wanted} failed and so did the way back to {back}",
+        details=details,
+        state="updater holds still now and will not try again by itself.",
+        advice=(
+            f"look at the reasons above; then `updater activate {back}`, "
+            f"or by hand: cd {tx.layout.root} && ln -sfn releases/{back} current && updater restart"
+        ),
+    )
+
+
+def finish(notes: Run, result: str, *, error: UpdaterError | None = None, text: str | None = None) -> Outcome:
+    """Write the end: journal first, then history, then progress; then the journal is closed."""
+    tx = notes.tx
+    record = outcome_record(notes, result, error, text)
+    outcome = Outcome(result, record, error)
+    quietly(tx, "the end was not recorded", lambda: tx.journal.record("end", None, record))
+    close(tx, record)
+    tx.say(f"{result}{f': {error.message}' if error else ''}", error=error is not None)
+    return outcome
+
+
+def close(tx: Transaction, record: Json) -> None:
+    """What follows the journal's last line: history, progress, and the journal put away. Harmless when done twice."""
+    quietly(tx, "the history was not written", lambda: records.add_to_history(tx.layout, record))
+    tx.progress.end(record["outcome"])
+    quietly(tx, "the journal was not closed", tx.journal.close)
+
+
+def outcome_record(notes: Run, result: str, error: UpdaterError | None, text: str | None) -> Json:
+    """One record of the history: who, from, to, what it was, phases with seconds, outcome, reason."""
+    tx = notes.tx
+    begun = records.moment(tx.before.get("at"))
+    seconds = notes.watch.seconds()
+    if tx.memory.get("recovered") and begun:
+        seconds = round((records.now() - begun).total_seconds(), 3)
+    return {
+        "id": tx.journal.id,
+        "kind": tx.request.kind,
+        "origin": tx.request.origin,
+        "user": tx.request.user,
+        "reason": tx.request.reason,
+        "from": tx.origin,
+        "to": tx.target,
+        "wanted": tx.request.wanted,
+        "digest": tx.facts.get("resolve", {}).get("digest") or tx.facts.get("seal", {}).get("digest"),
+        "forced": tx.request.force,
+        "started": tx.before.get("at") or notes.started,
+        "ended": records.stamp(),
+        "seconds": seconds,
+        "outage_seconds": tx.memory.get("outage"),
+        "phases": notes.phases,
+        "outcome": result,
+        "text": text,
+        "recovered": bool(tx.memory.get("recovered")),
+        "warnings": tx.warnings,
+        "error": error.as_json() if error else None,
+    }

@@ -1,0 +1,234 @@
+"""The journal: the durable, append-only record of one deployment, and the only source of its status.
+
+One line per event: 16 hex digits of the SHA-256 of the rest, a space, canonical JSON. Each line is written with one
+``write(2)`` to a file opened with ``O_APPEND`` and flushed before anything acts on it: *intent* before the act,
+*done* after it. A kill between act and record leaves the world ahead of the last line, never behind it.
+
+``.updater/journal/<id>.jsonl`` is a deployment that has not ended; ``journal/closed/`` holds those that have.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import secrets
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from updater import durable
+from updater.layout import Layout
+from updater.records import now, stamp
+from updater.subprocesses import boot_id
+
+FORMAT = 1
+CLOSED_KEPT = 50
+SUFFIX = ".jsonl"
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One event. ``kind``: begin, intent, done, failed, undo, undone, recover or end."""
+
+    seq: int
+    kind: str
+    phase: str | None
+    at: str
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+def encode(line: Json) -> bytes:
+    """The bytes of one journal line, newline included."""
+    body = json.dumps(line, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
+    return hashlib.sha256(body).hexdigest()[:16].encode() + b" " + body + b"\n"
+
+
+def decode(raw: bytes) -> Line | None:
+    """The line that :func:`encode` wrote, without its newline; None if it is torn or damaged."""
+    checksum, _, body = raw.partition(b" ")
+    if hashlib.sha256(body).hexdigest()[:16].encode() != checksum:
+        return None
+    try:
+        found = json.loads(body)
+        data = found.get("data")
+        return Line(
+            seq=int(found["seq"]),
+            kind=str(found["kind"]),
+            phase=None if found.get("phase") is None else str(found["phase"]),
+            at=str(found["at"]),
+            data=data if isinstance(data, dict) else {},
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+@dataclass(frozen=True)
+class Log:
+    """What a journal says, up to its first damaged line. ``sound`` is the length in bytes of that part."""
+
+    id: str
+    lines: Sequence[Line]
+    sound: int
+    damaged: bool
+
+    @property
+    def begin(self) -> Mapping[str, Any]:
+        """What was so before the deployment, and what it was asked to do; {} if even that line is lost."""
+        return self.lines[0].data if self.lines and self.lines[0].kind == "begin" else {}
+
+    @property
+    def end(self) -> Mapping[str, Any] | None:
+        """How it ended; None if it has not."""
+        return next((line.data for line in reversed(self.lines) if line.kind == "end"), None)
+
+    def data(self, phase: str) -> Mapping[str, Any]:
+        """What a phase recorded when it was done; {} if it was not."""
+        return next((it.data for it in reversed(self.lines) if it.kind == "done" and it.phase == phase), {})
+
+    def intended(self) -> list[str]:
+        """The phases that began and have not been undone, in the order in which they began."""
+        phases: list[str] = []
+        for line in self.lines:
+            if line.kind == "intent" and line.phase and line.phase not in phases:
+                phases.append(line.phase)
+            elif line.kind == "undone" and line.phase in phases:
+                phases.remove(line.phase)
+        return phases
+
+    def finished(self, phase: str) -> bool:
+        return any(line.kind == "done" and line.phase == phase for line in self.lines)
+
+    @property
+    def rolling_back(self) -> Line | None:
+        """The line that decided the way back, if it was decided: from there it is never forward again."""
+        return next((line for line in self.lines if line.kind == "failed"), None)
+
+    @property
+    def recoveries(self) -> int:
+        return sum(line.kind == "recover" for line in self.lines)
+
+
+def parse(identifier: str, raw: bytes) -> Log:
+    """Read a journal's bytes; reading stops at the first line that is torn or damaged."""
+    lines: list[Line] = []
+    sound = 0
+    while (end := raw.find(b"\n", sound)) >= 0:
+        line = decode(raw[sound:end])
+        if line is None:
+            break
+        lines.append(line)
+        sound = end + 1
+    return Log(identifier, lines, sound, damaged=sound != len(raw))
+
+
+def read(path: Path) -> Log:
+    """Read a journal file. Raises OSError if it cannot be read."""
+    return parse(path.name.removesuffix(SUFFIX), path.read_bytes())
+
+
+def unfinished(layout: Layout) -> list[Path]:
+    """The journals of deployments that have not ended, oldest first."""
+    with contextlib.suppress(FileNotFoundError):
+        return sorted(path for path in layout.journal.iterdir() if _is_journal(path))
+    return []
+
+
+def closed(layout: Layout) -> list[Path]:
+    """The journals of deployments that have ended, oldest first."""
+    with contextlib.suppress(FileNotFoundError):
+        return sorted(path for path in (layout.journal / "closed").iterdir() if _is_journal(path))
+    return []
+
+
+def find(layout: Layout, identifier: str) -> Path | None:
+    """The journal of a deployment, wherever it lies now."""
+    for directory in (layout.journal, layout.journal / "closed"):
+        if (path := directory / f"{identifier}{SUFFIX}").is_file():
+            return path
+    return None
+
+
+def _is_journal(path: Path) -> bool:
+    return path.name.endswith(SUFFIX) and not path.name.startswith(".") and path.is_file() and not path.is_symlink()
+
+
+class Journal:
+    """An open journal. Only the holder of the root's lock writes to it."""
+
+    def __init__(self, layout: Layout, path: Path, seq: int) -> None:
+        self.layout = layout
+        self.path = path
+        self.id = path.name.removesuffix(SUFFIX)
+        self._seq = seq
+        self._length = path.stat().st_size
+        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
+
+    @classmethod
+    def create(cls, layout: Layout, begin: Json) -> Journal:
+        """Start a deployment: its first line is on the disk when this returns (F09)."""
+        durable.make_directory(layout.journal / "closed")
+        identifier = f"{now():%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+        path = layout.journal / f"{identifier}{SUFFIX}"
+        durable.write(path, encode(_line(0, "begin", None, begin)))
+        return cls(layout, path, 1)
+
+    @classmethod
+    def reopen(cls, layout: Layout, path: Path) -> Journal:
+        """Go on with a journal after a crash. A damaged tail is kept aside, then cut off."""
+        log = read(path)
+        if log.damaged:
+            durable.write(path.with_name(f"{path.name}.damaged"), path.read_bytes())
+            with path.open("r+b") as file:
+                file.truncate(log.sound)
+                durable.flush(file.fileno())
+        return cls(layout, path, log.lines[-1].seq + 1 if log.lines else 0)
+
+    def record(self, kind: str, phase: str | None = None, data: Mapping[str, Any] | None = None) -> None:
+        """Append one event; it is on the disk when this returns.
+
+        Raises:
+            OSError: it is not; the caller must not act on it.
+        """
+        payload = encode(_line(self._seq, kind, phase, data or {}))
+        try:
+            if os.write(self._fd, payload) != len(payload):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+            durable.flush(self._fd)
+        except OSError:
+            with contextlib.suppress(OSError):  # else the next line would be glued to half a line
+                os.ftruncate(self._fd, self._length)
+            raise
+        self._seq += 1
+        self._length += len(payload)
+
+    def read(self) -> Log:
+        return read(self.path)
+
+    def close(self) -> None:
+        """Move an ended journal to ``closed/`` and forget the oldest ones."""
+        os.close(self._fd)
+        durable.make_directory(self.path.parent / "closed")
+        durable.rename(self.path, self.path.parent / "closed" / self.path.name)
+        for old in closed(self.layout)[:-CLOSED_KEPT]:
+            with contextlib.suppress(OSError):
+                old.unlink()
+
+
+def _line(seq: int, kind: str, phase: str | None, data: Mapping[str, Any]) -> Json:
+    return {
+        "v": FORMAT, "seq": seq, "kind": kind, "phase": phase, "at": stamp(),
+        "mono": round(time.monotonic(), 3), "boot": boot_id(), "data": dict(data),
+    }  # fmt: skip
+
+
+def events(path: Path, after: int = -1) -> Iterator[Line]:
+    """The events of a journal with a sequence number above ``after``."""
+    with contextlib.suppress(OSError):
+        yield from (line for line in read(path).lines if line.seq > after)

@@ -1,0 +1,80 @@
+"""After the commit: old releases go, the ballast comes back. Never before it, and never what it does not know (F02, F19)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Collection, Mapping
+
+from updater import durable, processes
+from updater.deployment.transaction import Transaction
+from updater.errors import UpdaterError
+from updater.layout import Layout
+from updater.releases import marks, service, store
+from updater.releases.marks import Marks
+
+BALLAST = 4 * 1024**2
+"""Bytes that a rollback on a full disk can free for its records."""
+
+BAD_KEPT = 1
+"""Failed releases kept for diagnosis."""
+
+
+def to_prune(
+    sealed: Mapping[str, str], found: Marks, keep: int, protected: Collection[str]
+) -> list[str]:
+    """Which releases may go. ``sealed`` maps each installed release to when it was installed (sortable text).
+
+    Only good releases count towards ``keep``, newest in the order in which they were good. Of the failed ones the
+    latest stays for diagnosis; of those that were never in service (``updater fetch``) the latest ``keep`` stay.
+    """
+    good = sorted((v for v in sealed if v in found.good and v not in found.bad), key=lambda v: found.good[v], reverse=True)
+    bad = sorted((v for v in sealed if v in found.bad), key=lambda v: sealed[v], reverse=True)
+    staged = sorted((v for v in sealed if v not in found.good and v not in found.bad), key=lambda v: sealed[v], reverse=True)
+    surplus = [*good[keep:], *bad[BAD_KEPT:], *staged[keep:]]
+    return [v for v in surplus if v not in protected and v not in found.pinned]
+
+
+def protected(layout: Layout) -> set[str]:
+    """Releases that must stay whatever the numbers say: in service, good, previous, or run from by a live process."""
+    named = {
+        service.in_service(layout).version,
+        service.named_by(layout, layout.good),
+        service.named_by(layout, layout.previous),
+    }
+    return {version for version in named if version} | set(processes.in_use(layout))
+
+
+def plan(layout: Layout, keep: int) -> list[str]:
+    """What :func:`remove` would be asked to remove now. Reads only."""
+    sealed = {release.version: release.record.installed_at for release in store.installed(layout)}
+    return to_prune(sealed, marks.read(layout), keep, protected(layout))
+
+
+def remove(layout: Layout, version: str) -> None:
+    """Remove one installed release. Its bad mark stays: a release that failed is not taken again by itself."""
+    durable.remove_tree(layout.release(version))
+    marks.take(layout, version, "good")
+    marks.take(layout, version, "pinned")
+    if (layout.launchers / version).is_dir():
+        durable.remove_tree(layout.launchers / version)
+
+
+def prune(tx: Transaction) -> None:
+    """Remove what the configuration does not keep."""
+    for version in plan(tx.layout, tx.config.keep):
+        try:
+            remove(tx.layout, version)
+            tx.say(f"pruned {version}")
+        except (UpdaterError, OSError) as failure:
+            tx.warn(f"{version} was not pruned: {failure}")
+
+
+def refill_ballast(tx: Transaction) -> None:
+    put_ballast(tx.layout)
+
+
+def put_ballast(layout: Layout) -> None:
+    """Make the ballast if it is missing and there is plenty of room. Real bytes: a sparse file would free nothing."""
+    if not layout.ballast.exists() and shutil.disk_usage(layout.own).free > 32 * BALLAST:
+        durable.write(layout.ballast, os.urandom(BALLAST))

@@ -1,0 +1,181 @@
+"""Which release? Asks the source, or the records of what is installed; writes nothing but the source's own cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from updater import versions
+from updater.config import Config
+from updater.deployment.transaction import Request
+from updater.errors import ReleaseNotFound, TagMoved, UsageError
+from updater.layout import Layout
+from updater.preflight.checks import Plan
+from updater.releases import marks, service, store
+
+
+@dataclass
+class Resolved:
+    """The answer. ``nothing`` says why there is nothing to do; ``artifact`` and ``port`` are set when it must be fetched."""
+
+    version: str
+    tag: str | None
+    installed: bool
+    source: str
+    digest: str | None = None
+    nothing: str | None = None
+    artifact: Any = None
+    published: Any = None
+    port: Any = None
+
+    @property
+    def artifact_name(self) -> str:
+        return self.artifact.name if self.artifact else "nothing"
+
+    def plan(self, request: Request) -> Plan:
+        size = self.artifact.size if self.artifact else None
+        return Plan(self.version, self.installed, size, request.force)
+
+
+def resolve(layout: Layout, config: Config, request: Request, *, remember: bool = True) -> Resolved:
+    """Find the release that a request means. ``remember``: the source may write its cache.
+
+    Raises:
+        UsageError: no such installed release, or no earlier good one.
+        SourceFailed: the source cannot be reached or has no such release.
+        TagMoved: the tag names other content than the release installed under it.
+    """
+    if request.kind in ("activate", "rollback"):
+        return _installed(layout, request)
+    if request.kind == "fetch" and request.rebuild:
+        release = store.find(layout, str(request.wanted))
+        return Resolved(release.version, release.record.tag, True, release.record.source, release.record.digest)
+    return _published(layout, config, request, remember)
+
+
+def _installed(layout: Layout, request: Request) -> Resolved:
+    here = service.in_service(layout).version
+    if request.wanted is not None:
+        release = store.find(layout, request.wanted)
+    else:
+        names = [release.version for release in store.installed(layout)]
+        target = marks.rollback_target(marks.read(layout), here, names)
+        if target is None:
+            raise UsageError(
+                "there is no other good release to go back to",
+                details=[f"installed: {', '.join(names) or 'none'}"],
+                state=f"{here or 'nothing'} is in service, untouched.",
+                advice="name one: updater rollback --to VERSION",
+            )
+        release = store.find(layout, target)
+    found = Resolved(release.version, release.record.tag, True, "releases/", release.record.digest)
+    if release.version == here and not request.force and here == service.named_by(layout, layout.good):
+        found.nothing = f"{here} is in service already; nothing to do (its processes: updater restart)"
+    return found
+
+
+def _published(layout: Layout, config: Config, request: Request, remember: bool) -> Resolved:
+    from updater import sources
+
+    port = sources.open_source(config.source, cache=layout.cache if remember else None)
+    here = service.in_service(layout).version
+    skipped = ""
+    if request.wanted is not None:
+        published = port.find(request.wanted)
+    else:
+        bad = {} if request.force else marks.read(layout).bad
+        everything = port.releases()
+        newest = versions.newest(everything, config.source.channel)
+        published = versions.newest([it for it in everything if versions.release_name(it.tag) not in bad], config.source.channel)
+        if newest is None:
+            raise ReleaseNotFound(
+                f"{port.describe()} has no release in the channel {config.source.channel}",
+                state=f"{here or 'nothing'} is in service, untouched.",
+                advice="publish one, or look at [source] channel in updater.toml.",
+            )
+        if published is not newest:
+            reason = bad.get(versions.release_name(newest.tag), "")
+            skipped = f" ({newest.tag} is newer but marked bad{f': {reason}' if reason else ''})"
+        if published is None or _is_older(layout, published, here, everything):
+            return Resolved(here or newest.tag, None, True, port.describe(), nothing=f"nothing to do: {here} is in service{skipped}")
+    name = versions.release_name(published.tag)
+    artifact = port.artifact(published)
+    found = Resolved(name, published.tag, False, port.describe(), artifact=artifact, published=published, port=port)
+    _compare_with_installed(layout, request, found)
+    if found.installed and request.kind == "fetch":
+        found.nothing = f"{found.version} is installed already, with the same content"
+    if found.installed and found.version == here == service.named_by(layout, layout.good) and not request.force:
+        found.nothing = found.nothing or f"{here} is in service already{skipped}; nothing to do"
+    return found
+
+
+def _is_older(layout: Layout, published: Any, here: str | None, everything: list[Any]) -> bool:
+    """Without a tag nobody wants to go back: a newest release that is older than the present one is no update."""
+    release = store.read(layout.release(here)) if here else None
+    tag = release.record.tag if release else here
+    return tag is not None and published.tag != tag and not versions.is_newer(published, tag, everything)
+
+
+def _compare_with_installed(layout: Layout, request: Request, found: Resolved) -> None:
+    """Equal content: nothing to fetch. The same tag with other content: an alarm, not an update."""
+    artifact = found.artifact
+    for release in store.installed(layout):
+        if release.record.tag == found.tag and _same(release, artifact):
+            found.version, found.installed, found.digest = release.version, True, release.record.digest
+            return
+    taken = layout.release(found.version)
+    occupied = store.read(taken)
+    if occupied is None:
+        _refuse_other_case(layout, found.version)
+        return
+    if occupied.record.tag != found.tag:
+        raise UsageError(
+            f"the tag {found.tag} would be installed as {found.version}, which is the place of the tag {occupied.record.tag}",
+            state="Nothing was changed.",
+            advice="publish it under another tag.",
+        )
+    if not (artifact.digest or artifact.tree):
+        return
+    if not request.replace:
+        raise moved(layout, found.tag, occupied, artifact.digest or artifact.tree)
+    found.version = beside(found.version, artifact.digest or artifact.tree)
+
+
+def beside(version: str, content: str) -> str:
+    """The name under which a tag's new content is installed beside its old one; it shows what it is."""
+    return f"{version}+{content.removeprefix('sha256:')[:8]}"
+
+
+def _same(release: store.Release, artifact: Any) -> bool:
+    """Whether an installed release came from this content, as far as the source tells before the download."""
+    if artifact.digest:
+        return bool(release.record.artifact.get("sha256") == artifact.digest.removeprefix("sha256:"))
+    if artifact.tree:
+        return bool(release.record.tree == artifact.tree)
+    return False  # the source tells nothing: only the content itself can, after it was fetched
+
+
+def _refuse_other_case(layout: Layout, version: str) -> None:
+    for release in store.installed(layout):
+        if release.version != version and release.version.casefold() == version.casefold():
+            raise UsageError(
+                f"{version} and the installed {release.version} differ only in case; some filesystems take them for one",
+                state="Nothing was changed.",
+                advice="publish it under another tag.",
+            )
+
+
+def moved(layout: Layout, tag: str | None, occupied: store.Release, now: str) -> TagMoved:
+    """The alarm: a published tag has changed."""
+    record = occupied.record
+    known = {record.digest, record.tree, f"sha256:{record.artifact.get('sha256')}"}
+    return TagMoved(
+        f"the tag {tag} now has other content than the release that is installed under it",
+        details=[
+            f"installed: {', '.join(sorted(known))}",
+            f"published: {now}",
+            "a published tag must not change: somebody moved it, or replaced its file",
+        ],
+        state=f"Nothing was changed; {service.in_service(layout).version or 'nothing'} is in service.",
+        advice=f"ask the publisher; if it is meant to be so: updater deploy {tag} --replace",
+    )

@@ -1,0 +1,229 @@
+"""Phases 11 to 17: the old release out, the new one in, and the proof that it works."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from updater import durable, health, processes
+from updater.deployment.engine import Phase
+from updater.deployment.phases import housekeeping
+from updater.deployment.transaction import Stopwatch, Transaction
+from updater.errors import HealthFailed, ProcessFailed, RollbackFailed, UpdaterError
+from updater.releases import marks, service, shared
+
+Json = dict[str, Any]
+
+
+class Stop(Phase):
+    """The old processes, gracefully, then firmly."""
+
+    name = "stop"
+    touches_service = True
+
+    def applies(self, tx: Transaction) -> bool:
+        return bool(processes.names_running(tx.layout, tx.config))
+
+    def do(self, tx: Transaction) -> Json:
+        tx.memory["down"] = Stopwatch()
+        names = processes.names_running(tx.layout, tx.config)
+        tx.progress.tell(f"stopping {', '.join(names)}")
+        processes.stop(tx.layout, tx.config, names)
+        return {"stopped": names}
+
+    def undo(self, tx: Transaction) -> None:
+        names = tx.running_before
+        if not tx.origin or not names:
+            return
+        tx.progress.tell(f"starting {', '.join(names)} of {tx.origin} again")
+        try:
+            processes.start(tx.layout, tx.config, tx.origin, names)
+            health.wait_healthy(tx.layout, tx.config, tx.origin, names)
+        except UpdaterError as failure:
+            raise RollbackFailed(
+                f"{tx.origin} is back at `current` but is not healthy: {failure.message}", details=failure.details
+            ) from failure
+        finally:
+            outage(tx)
+
+
+class Activate(Phase):
+    """One atomic swap of ``current``."""
+
+    name = "activate"
+    touches_service = True
+
+    def do(self, tx: Transaction) -> Json:
+        target = tx.must_target()
+        service.refuse_what_is_not_ours(tx.layout)
+        shared.link(tx.layout, target, tx.config.shared)
+        service.put_in_service(tx.layout, target)
+        return {"from": tx.origin, "to": target}
+
+    def undo(self, tx: Transaction) -> None:
+        here = service.in_service(tx.layout)
+        if here.version != tx.target or tx.target == tx.origin:
+            return  # not swapped yet, swapped back already, or somebody chose another release by hand
+        if tx.origin is None:
+            service.take_out_of_service(tx.layout)
+        else:
+            service.put_in_service(tx.layout, tx.origin)
+
+
+class Start(Phase):
+    """The new processes, from the new release's own directory and interpreter."""
+
+    name = "start"
+    touches_service = True
+
+    def do(self, tx: Transaction) -> Json:
+        target, names = tx.must_target(), list(tx.config.processes)
+        durable.write(tx.layout.trial, f"{target}\n")
+        tx.progress.tell(f"starting {', '.join(names)}" if names else "no processes are configured")
+        with judging(tx):
+            running = processes.start(tx.layout, tx.config, target, names, check=tx.cancel.check)
+        return {"started": [{"name": one.name, **one.identity.as_fields()} for one in running]}
+
+    def undo(self, tx: Transaction) -> None:
+        target = tx.target
+        if target is None:
+            return
+        durable.remove(tx.layout.trial)
+        processes.stop_release(tx.layout, tx.config, target)
+
+
+class Probe(Phase):
+    """Every probe passes N times in a row, and each process is proved to run from the new release."""
+
+    name = "probe"
+    touches_service = True
+
+    def applies(self, tx: Transaction) -> bool:
+        return bool(tx.config.processes)
+
+    def do(self, tx: Transaction) -> Json:
+        target, names = tx.must_target(), list(tx.config.processes)
+        with judging(tx):
+            health.wait_healthy(
+                tx.layout, tx.config, target, names, check=tx.cancel.check, on_progress=tx.progress.tell, warn=tx.warn
+            )
+            processes.prove(tx.layout, tx.config, target, names)
+        return {"outage_seconds": outage(tx)}
+
+
+class Watch(Phase):
+    """No crash and no failed probe for the watch window (F32)."""
+
+    name = "watch"
+    touches_service = True
+
+    def applies(self, tx: Transaction) -> bool:
+        return bool(tx.config.processes) and tx.config.health.watch > 0
+
+    def do(self, tx: Transaction) -> None:
+        with judging(tx):
+            health.watch(
+                tx.layout, tx.config, tx.must_target(), list(tx.config.processes),
+                check=tx.cancel.check, on_progress=tx.progress.tell, warn=tx.warn,
+            )  # fmt: skip
+
+
+class Commit(Phase):
+    """The release is good. The rename of ``.updater/good`` is the commit point: before it everything rolls back,
+    after it everything rolls forward."""
+
+    name = "commit"
+    touches_service = True
+
+    def do(self, tx: Transaction) -> Json:
+        tx.cancel.check()
+        tx.cancel.shield()
+        target = tx.must_target()
+        after = _marks_after(tx)
+        previous = marks.rollback_target(after, target, [*after.good])
+        _link(tx, "previous", previous)
+        durable.swap_symlink(tx.layout.good, f"../releases/{target}")
+        tx.memory["committed"] = True
+        settle(tx)
+        return {"previous": previous}
+
+    def undo(self, tx: Transaction) -> None:
+        if "good" not in tx.before:
+            return
+        _link(tx, "previous", tx.before.get("previous"))
+        _link(tx, "good", tx.before.get("good"))
+
+
+def settle(tx: Transaction) -> None:
+    """What follows the commit point: marks, the end of the trial, pruning. Done again by a recovery; no failure
+    here fails a deployment that is good (F28)."""
+    for act in (_mark_good, _end_trial, housekeeping.prune, housekeeping.refill_ballast):
+        try:
+            act(tx)
+        except (UpdaterError, OSError) as failure:
+            tx.warn(f"clean-up: {failure}")
+
+
+def _mark_good(tx: Transaction) -> None:
+    target = tx.must_target()
+    found = marks.read(tx.layout)
+    places = _order(tx, found)
+    if not marks.given_by(tx.layout, found, tx.journal.id):
+        for version, place in places.items():
+            marks.put(tx.layout, version, "good", seq=place, deployment=tx.journal.id)
+    marks.take(tx.layout, target, "bad")
+
+
+def _order(tx: Transaction, found: marks.Marks) -> dict[str, int]:
+    going_back = tx.request.kind == "rollback"
+    return found.order(tx.must_target(), leaving=tx.origin, going_back=going_back)
+
+
+def _marks_after(tx: Transaction) -> marks.Marks:
+    """The marks as they will be when this deployment is committed."""
+    found = marks.read(tx.layout)
+    installed = [v for v in found.good if tx.layout.release(v).is_dir()]
+    good = {v: found.good[v] for v in installed} | _order(tx, found)
+    bad = {v: reason for v, reason in found.bad.items() if v != tx.target}
+    return marks.Marks(good, bad, found.pinned)
+
+
+def _end_trial(tx: Transaction) -> None:
+    durable.remove(tx.layout.trial)
+
+
+def _link(tx: Transaction, name: str, version: object) -> None:
+    """Point ``.updater/good`` or ``previous`` at a release, or remove it where there was none."""
+    link = getattr(tx.layout, name)
+    if isinstance(version, str) and tx.layout.release(version).is_dir():
+        durable.swap_symlink(link, f"../releases/{version}")
+    elif version is None:
+        durable.remove_symlink(link)
+
+
+def outage(tx: Transaction) -> float | None:
+    """Seconds from the stop until something healthy answered again; told once."""
+    down = tx.memory.pop("down", None)
+    if isinstance(down, Stopwatch):
+        tx.memory["outage"] = down.seconds()
+    found = tx.memory.get("outage")
+    return found if isinstance(found, float) else None
+
+
+@contextlib.contextmanager
+def judging(tx: Transaction) -> Iterator[None]:
+    """A release that fails here and has never been good is marked bad, with the reason.
+
+    One that was good before keeps its mark: what fails then may be the shared configuration, and every way back
+    would be lost with it (F31).
+    """
+    try:
+        yield
+    except (HealthFailed, ProcessFailed) as failure:
+        target = tx.must_target()
+        if target not in marks.read(tx.layout).good:
+            tx.memory["marked_bad"] = True
+            with contextlib.suppress(OSError):
+                marks.put(tx.layout, target, "bad", reason=failure.message, deployment=tx.journal.id)
+        raise

@@ -1,0 +1,127 @@
+"""Finishes or undoes a deployment whose owner is dead. Facts on the disk first, the journal second.
+
+One question decides: has the link ``.updater/good`` been renamed to the new release? Before that everything rolls
+back, after it everything rolls forward. A journal that already began to roll back is never rolled forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from updater import durable, records, releases
+from updater.config import Config
+from updater.deployment import engine, journal, phases
+from updater.deployment.journal import Journal, Log
+from updater.deployment.transaction import Transaction
+from updater.errors import RollbackFailed, UpdaterError
+from updater.layout import Layout
+from updater.lock import Lock
+from updater.releases import service
+
+ATTEMPTS = 3
+"""Recoveries after which updater holds still instead of trying again."""
+
+
+def needed(layout: Layout) -> bool:
+    """Whether there is a deployment that has not ended. Reads only; says nothing about whether its owner lives."""
+    return bool(journal.unfinished(layout))
+
+
+def recover(layout: Layout, config: Config, lock: Lock) -> list[engine.Outcome]:
+    """Bring every interrupted deployment to an end. Call it under the lock: a held lock proves that the owner is dead.
+
+    Returns how each of them ended.
+
+    Raises:
+        RollbackFailed: the way back failed; it is tried again by the next command, three times in all.
+    """
+    outcomes = [_recover_one(layout, config, lock, path) for path in journal.unfinished(layout)]
+    sweep(layout)
+    return outcomes
+
+
+def sweep(layout: Layout) -> None:
+    """Remove the temporary names that a kill has left. Only names of our own making are touched."""
+    for directory in (
+        layout.root, layout.releases, layout.own, layout.marks, layout.journal, layout.journal / "closed",
+        layout.run, layout.cache, layout.logs, layout.launchers, layout.scripts,
+    ):  # fmt: skip
+        durable.sweep(directory)
+
+
+def _recover_one(layout: Layout, config: Config, lock: Lock, path: Path) -> engine.Outcome:
+    book = Journal.reopen(layout, path)
+    log = book.read()
+    tx = Transaction.recovered(layout, config, lock, book, log)
+    tx.memory["recovered"] = True
+    notes = engine.Run(tx)
+    if log.end is not None:
+        engine.close(tx, dict(log.end))
+        return engine.Outcome(str(log.end.get("outcome")), dict(log.end))
+    if log.recoveries >= ATTEMPTS:
+        return _hold(notes, log)
+    engine.free_ballast(tx)
+    book.record("recover", None, {"attempt": log.recoveries + 1, "facts": facts(layout)})
+    if committed(log, tx, facts(layout)):
+        tx.memory["committed"] = True
+        phases.settle(tx)
+        return engine.finish(notes, "succeeded", text="finished after an interruption")
+    notes.done = [phases.BY_NAME[name] for name in log.intended() if name in phases.BY_NAME]
+    problems = engine.undo(tx, notes.done)
+    because = interrupted(log, tx)
+    if problems:
+        failed = engine.rollback_failed(tx, because, problems)
+        if log.recoveries + 1 >= ATTEMPTS:
+            return engine.finish(notes, "rollback-failed", error=failed)
+        raise failed
+    touched = any(phase.touches_service for phase in notes.done)
+    error = engine.explained(tx, because, touched=touched)
+    return engine.finish(notes, "rolled-back" if touched else "failed", error=error)
+
+
+def facts(layout: Layout) -> dict[str, str | None]:
+    """What is on the disk now."""
+    return {
+        "in_service": releases.in_service(layout).version,
+        "good": service.named_by(layout, layout.good),
+        "previous": service.named_by(layout, layout.previous),
+    }
+
+
+def committed(log: Log, tx: Transaction, now: Mapping[str, str | None]) -> bool:
+    """Whether the commit point was passed; a pure function of the journal and the facts."""
+    if log.rolling_back is not None or "commit" not in log.intended():
+        return False
+    if log.finished("commit"):
+        return True
+    # Killed between the rename and its record. If the target was good already, the rename changed nothing that
+    # could be seen: then going back is as safe as going forward, and the journal's silence decides.
+    return now["good"] == tx.target and tx.before.get("good") != tx.target
+
+
+def interrupted(log: Log, tx: Transaction) -> UpdaterError:
+    """Why the deployment is undone: what it had failed with before the kill, or the kill itself."""
+    if log.rolling_back is not None:
+        from updater.errors import from_json
+
+        return from_json(dict(log.rolling_back.data))
+    phase = next(reversed(log.intended()), "begin")
+    return engine.DeploymentFailed(f"updater was killed, or the machine stopped, in phase {phase}")
+
+
+def _hold(notes: engine.Run, log: Log) -> engine.Outcome:
+    """Three recoveries did not come through: put the link on a release that was good, and hold still."""
+    tx = notes.tx
+    back = tx.origin or service.named_by(tx.layout, tx.layout.good)
+    problems: list[UpdaterError] = []
+    if back and tx.layout.release(back).is_dir():
+        try:
+            service.put_in_service(tx.layout, back)
+        except (UpdaterError, OSError) as failure:
+            problems.append(engine.as_error(tx, failure))
+    else:
+        problems.append(RollbackFailed("the release that was in service before is not there any more"))
+    error = engine.rollback_failed(tx, interrupted(log, tx), problems)
+    error.details.append(f"{ATTEMPTS} recoveries did not come to an end; `current` is {back}, its processes were not started")
+    return engine.finish(notes, "rollback-failed", error=error)

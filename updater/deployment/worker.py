@@ -1,0 +1,87 @@
+"""The process in which a deployment runs: its own session, its own life (F08).
+
+Whoever starts it (a shell, a dashboard) may die, be restarted or be updated meanwhile. The first thing it says, on the
+descriptor it is given, is that the lock is held and the journal's first line is on the disk (F09), or why not. The
+descriptor stays open until it ends, so that the starter can wait without polling.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from updater import lock, records, releases
+from updater.config import Config
+from updater.deployment import engine, phases, recovery
+from updater.deployment.cancel import Cancellation
+from updater.deployment.journal import Journal
+from updater.deployment.transaction import Request, Transaction
+from updater.errors import UpdaterError
+from updater.layout import Layout
+from updater.releases import service
+
+Json = dict[str, Any]
+
+
+def main(argv: list[str]) -> int:
+    """``python -m updater.deployment.worker ROOT FD REQUEST``."""
+    root, fd, request = Path(argv[0]), int(argv[1]), Request.from_json(json.loads(argv[2]))
+    os.set_inheritable(fd, False)  # the application must not keep the starter waiting
+    cancel = Cancellation()
+    cancel.listen()
+    try:
+        outcome = deploy(Layout(root), request, cancel, accepted=lambda answer: _answer(fd, answer))
+    except UpdaterError as failure:
+        _answer(fd, {"error": failure.as_json()})
+        return failure.exit_code
+    return outcome.exit_code
+
+
+def _answer(fd: int, message: Json) -> None:
+    try:
+        os.write(fd, json.dumps(message).encode() + b"\n")
+    except BrokenPipeError:
+        pass  # the starter is gone; the deployment goes on
+
+
+def deploy(
+    layout: Layout, request: Request, cancel: Cancellation, accepted: Callable[[Json], None]
+) -> engine.Outcome:
+    """Run one deployment from lock to end. ``accepted`` gets its id, and what was recovered on the way.
+
+    Raises:
+        UpdaterError: it could not begin (lock, configuration, a recovery that failed); nothing was journaled.
+    """
+    from updater import configfile
+
+    config = configfile.load(layout.config)
+    with lock.hold(layout, request.kind) as held:
+        recovered = recovery.recover(layout, config, held)
+        tx = begin(layout, config, held, request, cancel)
+        accepted({"accepted": tx.journal.id, "recovered": [outcome.record for outcome in recovered]})
+        return engine.run(tx, phases.of(request))
+
+
+def begin(
+    layout: Layout, config: Config, held: lock.Lock, request: Request, cancel: Cancellation
+) -> Transaction:
+    """Write the first line: what is asked, and the world before."""
+    from updater import processes
+
+    before = {
+        "at": records.stamp(),
+        "in_service": releases.in_service(layout).version,
+        "good": service.named_by(layout, layout.good),
+        "previous": service.named_by(layout, layout.previous),
+        "running": processes.names_running(layout, config),
+    }
+    book = Journal.create(layout, {"request": request.as_json(), "before": before, "pid": os.getpid()})
+    return Transaction(layout, config, held, book, cancel, request, before)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

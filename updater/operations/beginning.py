@@ -1,0 +1,100 @@
+"""Make a root, and ask whether there is an update."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from updater import configfile, durable, records, template
+from updater.deployment.phases import housekeeping
+from updater.errors import UsageError
+from updater.layout import Layout
+from updater.operations import Root
+from updater.releases import marks, service, store
+
+Json = dict[str, Any]
+
+
+def init(directory: Path, *, name: str | None, repository: str | None, artifacts: Path | None) -> Json:
+    """Make a root, or make an existing one whole. A file that is there is never overwritten.
+
+    Returns ``root`` and what was ``made``.
+
+    Raises:
+        UsageError: neither or both of ``repository`` and ``artifacts`` for a new root, or the place is no directory.
+    """
+    layout = Layout(Path(os.path.realpath(directory)))
+    if layout.root.exists() and not layout.root.is_dir():
+        raise UsageError(f"{layout.root} is not a directory", state="Nothing was changed.")
+    made: list[str] = []
+    text = None
+    if not layout.config.exists():
+        text = _configuration(layout, name, repository, artifacts)
+        configfile.parse(text, layout.config)  # a wrong argument fails before anything is made
+    for place in (
+        layout.releases, layout.shared / "config", layout.shared / "data", layout.logs, layout.backups,
+        layout.scripts, layout.own, layout.cache, layout.run, layout.marks, layout.journal / "closed",
+    ):  # fmt: skip
+        if not place.is_dir():
+            durable.make_directory(place)
+            made.append(f"{place.relative_to(layout.root)}/")
+    if text is not None:
+        durable.write(layout.config, text)
+        made.append("updater.toml")
+    if not layout.history.exists():
+        durable.write(layout.history, records.format_history([]))
+    housekeeping.put_ballast(layout)
+    return {"root": str(layout.root), "made": made}
+
+
+def _configuration(layout: Layout, name: str | None, repository: str | None, artifacts: Path | None) -> str:
+    if (repository is None) == (artifacts is None):
+        raise UsageError(
+            "where do releases come from?",
+            state="Nothing was changed.",
+            advice="give --repo OWNER/NAME for GitHub, or --directory DIR for a local folder of artifacts.",
+        )
+    folder = None
+    if artifacts is not None:
+        folder = os.path.relpath(artifacts.absolute(), layout.root) if artifacts.is_relative_to(layout.root) else str(artifacts.absolute())
+    fallback = repository.rpartition("/")[2] if repository else layout.root.name
+    return template.render(name=name or fallback or "app", repository=repository, directory=folder)
+
+
+def check(root: Root) -> Json:
+    """Is there a newer release? Cheap: conditional requests cost no quota.
+
+    Raises:
+        SourceFailed: the source cannot be reached or refuses.
+    """
+    from updater import sources, versions
+
+    layout = root.layout
+    source = sources.open_source(root.config.source, cache=layout.cache)
+    published = source.releases()
+    here = service.in_service(layout).version
+    bad = marks.read(layout).bad
+    newest = versions.newest(published, root.config.source.channel)
+    candidates = [it for it in published if versions.release_name(it.tag) not in bad]
+    usable = versions.newest(candidates, root.config.source.channel)
+    record = store.read(layout.release(here)) if here else None
+    tag_here = record.record.tag if record else here
+    found: Json = {
+        "in_service": here,
+        "newest": newest and newest.tag,
+        "update": None,
+        "skipped": None,
+        "source": source.describe(),
+    }
+    if newest and usable is not newest:
+        found["skipped"] = {"tag": newest.tag, "reason": bad.get(versions.release_name(newest.tag), "")}
+    if usable and (tag_here is None or versions.is_newer(usable, tag_here, published)):
+        found["update"] = {
+            "tag": usable.tag,
+            "name": usable.name,
+            "published_at": usable.published_at and records.stamp(usable.published_at),
+            "notes": usable.notes,
+            "url": usable.url,
+        }
+    return found

@@ -1,0 +1,245 @@
+"""Start a deployment as a process of its own, follow it, cancel it, recover and unlock."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from updater import lock, records
+from updater.deployment import journal, recovery
+from updater.deployment.transaction import Request
+from updater.errors import UpdaterError, UsageError, from_json
+from updater.layout import Layout
+from updater.operations import Root
+
+Json = dict[str, Any]
+POLL = 0.1
+"""Seconds between two looks at the progress."""
+
+
+@dataclass
+class Deployment:
+    """A deployment that was accepted: the lock is held and its first line is on the disk."""
+
+    layout: Layout
+    id: str
+    pid: int
+    recovered: list[Json]
+    """Records of interrupted deployments that were brought to their end first."""
+    _done: int = field(repr=False)
+    _seen: int = field(repr=False, default=-1)
+
+    def wait(
+        self,
+        on_event: Callable[[journal.Line], None] | None = None,
+        on_progress: Callable[[Json], None] | None = None,
+    ) -> Json:
+        """Wait for the end and return its record. ``on_event`` gets every line of the journal, in order;
+        ``on_progress`` how far the present phase is, several times a second.
+
+        Raises:
+            UpdaterError: the deployment's process died without an end; the next command recovers.
+        """
+        ended = False
+        while not ended:
+            ended = self._ended()
+            if on_event:
+                self._tell(on_event)
+            if on_progress and (found := records.read_json(self.layout.progress)) and found.get("id") == self.id:
+                on_progress(found)
+        record = end_of(self.layout, self.id)
+        if record is None:
+            raise UpdaterError(
+                "the deployment's process died before it came to an end",
+                details=_last_words(self.layout),
+                advice="`updater recover` brings everything to a safe end; so does any command that changes something.",
+            )
+        return record
+
+    def _tell(self, on_event: Callable[[journal.Line], None]) -> None:
+        path = journal.find(self.layout, self.id)
+        for line in journal.events(path, self._seen) if path else ():
+            self._seen = line.seq
+            on_event(line)
+
+    def _ended(self) -> bool:
+        ready, _, _ = select.select([self._done], [], [], POLL)
+        return bool(ready) and os.read(self._done, 4096) == b""
+
+    def cancel(self) -> None:
+        """Ask it to stop and undo what it did. Returns at once; :meth:`wait` waits."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGTERM)
+
+    def close(self) -> None:
+        """Stop watching; the deployment goes on."""
+        os.close(self._done)
+
+
+def worker_log(layout: Layout) -> Path:
+    """Where the worker's own unforeseen output goes."""
+    return layout.own / "worker.log"
+
+
+def _last_words(layout: Layout) -> list[str]:
+    with contextlib.suppress(OSError):
+        return worker_log(layout).read_text(encoding="utf-8", errors="replace").splitlines()[-20:]
+    return []
+
+
+def launch(root: Root, request: Request) -> Deployment:
+    """Start a deployment in a process and session of its own; return once it is accepted (F08, F09).
+
+    Raises:
+        UpdaterError: it was not accepted: the lock is held, the configuration is wrong, a recovery failed.
+    """
+    import subprocess
+
+    layout = root.layout
+    layout.own.mkdir(exist_ok=True)
+    reader, writer = os.pipe()
+    try:
+        with worker_log(layout).open("wb") as log:
+            child = subprocess.Popen(
+                [
+                    sys.executable, "-P", "-m", "updater.deployment.worker",
+                    str(layout.root), str(writer), json.dumps(request.as_json()),
+                ],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                start_new_session=True, pass_fds=(writer,), cwd=layout.root,
+            )  # fmt: skip
+    finally:
+        os.close(writer)
+    answer = _first_line(reader)
+    if "accepted" in answer:
+        _reaped_later(child)
+        return Deployment(layout, str(answer["accepted"]), child.pid, list(answer.get("recovered") or []), reader)
+    os.close(reader)
+    child.wait()
+    if isinstance(answer.get("error"), dict):
+        raise from_json(answer["error"])
+    raise UpdaterError(
+        "the deployment's process died before it began",
+        details=_last_words(layout),
+        state="Nothing was changed.",
+    )
+
+
+def _reaped_later(child: Any) -> None:
+    """The worker outlives us or we outlive it; in the second case somebody must collect its exit status."""
+    import threading
+
+    threading.Thread(target=child.wait, daemon=True).start()
+
+
+def _first_line(reader: int) -> Mapping[str, Any]:
+    seen = b""
+    while b"\n" not in seen:
+        chunk = os.read(reader, 65536)
+        if not chunk:
+            break
+        seen += chunk
+    with contextlib.suppress(ValueError):
+        found = json.loads(seen.partition(b"\n")[0])
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def end_of(layout: Layout, identifier: str) -> Json | None:
+    """The record of a deployment that has ended; None if it has not."""
+    path = journal.find(layout, identifier)
+    if path is None:
+        return None
+    with contextlib.suppress(OSError):
+        end = journal.read(path).end
+        return dict(end) if end is not None else None
+    return None
+
+
+def cancel(root: Root, *, wait: float = 600.0) -> Json:
+    """Cancel the running deployment and wait until it is undone.
+
+    Raises:
+        UsageError: none is running.
+    """
+    holder, path = _running(root.layout)
+    if holder is None or path is None:
+        raise UsageError("no deployment is running", state="Nothing was changed.")
+    holder.identity.signal(signal.SIGTERM)
+    identifier = path.name.removesuffix(journal.SUFFIX)
+    deadline = time.monotonic() + wait
+    while holder.identity.alive() and time.monotonic() < deadline:
+        time.sleep(POLL)
+    record = end_of(root.layout, identifier)
+    if record is None:
+        raise UpdaterError(
+            "the deployment was asked to stop and has not come to an end yet",
+            advice="watch it with `updater progress --follow`; `updater unlock` ends it by force and recovers.",
+        )
+    return record
+
+
+def _running(layout: Layout) -> tuple[lock.Owner | None, Path | None]:
+    open_now = journal.unfinished(layout)
+    return lock.owner(layout), open_now[-1] if open_now else None
+
+
+def recover(root: Root) -> list[Json]:
+    """Bring an interrupted deployment to its end. Returns the record of each; [] if there was none.
+
+    Raises:
+        LockHeld: it is not interrupted, it is running.
+        RollbackFailed: the way back failed.
+    """
+    with lock.hold(root.layout, "recover", wait=2.0) as held:
+        outcomes = recovery.recover(root.layout, root.config, held)
+    return [outcome.record for outcome in outcomes]
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds the lock, and for how long it has made no progress (seconds)."""
+
+    owner: lock.Owner
+    idle: float
+
+    @property
+    def stale(self) -> bool:
+        return self.idle > lock.STALE_AFTER
+
+
+def holder(layout: Layout) -> Holder | None:
+    """Who holds the lock now; None if nobody does."""
+    owner = lock.owner(layout)
+    if owner is None:
+        return None
+    signs = [layout.lock_owner, layout.progress, *journal.unfinished(layout)]
+    last = max((path.stat().st_mtime for path in signs if path.exists()), default=time.time())
+    return Holder(owner, max(0.0, time.time() - last))
+
+
+def unlock(root: Root, *, grace: float = 30.0) -> list[Json]:
+    """End whoever holds the lock, politely and after ``grace`` seconds firmly, then recover.
+
+    Returns what was recovered. A lock that nobody holds needs no unlocking; recovery is done all the same.
+    """
+    found = holder(root.layout)
+    if found is not None:
+        identity = found.owner.identity
+        identity.signal(signal.SIGTERM)
+        deadline = time.monotonic() + grace
+        while identity.alive() and time.monotonic() < deadline:
+            time.sleep(POLL)
+        identity.signal(signal.SIGKILL)
+        while identity.alive():
+            time.sleep(0.02)
+    return recover(root)

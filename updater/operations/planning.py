@@ -1,0 +1,86 @@
+"""What a deployment would do, found by the same code that does it, without writing anything (F52)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from updater import preflight as checking
+from updater.deployment import phases
+from updater.deployment.phases import resolution
+from updater.deployment.transaction import Request
+from updater.errors import SourceFailed
+from updater.operations import Root, deploying
+from updater.preflight import Check, checks
+from updater.releases import marks, service
+
+Json = dict[str, Any]
+
+
+def preflight(root: Root, request: Request, *, offline: bool = False) -> Json:
+    """Every check for a deployment, read-only. ``offline``: the source is not asked."""
+    results: list[Check] = []
+    plan = checks.Plan(target=None, installed=False, artifact_size=None, force=request.force)
+    if not offline:
+        try:
+            found = resolution.resolve(root.layout, root.config, request, remember=False)
+            plan = found.plan(request)
+            results.append(checking.ok("source", f"{found.source} has {found.tag or found.version}"))
+        except SourceFailed as failure:
+            results.append(checking.failed("source", failure.message, failure.advice or "see `updater check`"))
+    results.append(_nobody_at_work(root))
+    results += checking.run(checks.all_checks(root.layout, root.config, plan))
+    return {
+        "target": plan.target,
+        "checks": [check.as_json() for check in results],
+        "ready": all(check.result != "failed" for check in results),
+    }
+
+
+def _nobody_at_work(root: Root) -> Check:
+    holder = deploying.holder(root.layout)
+    if holder is None:
+        return checking.ok("lock", "no other operation is at work")
+    return checking.failed("lock", f"{holder.owner.describe()} is at work", "wait for it, or `updater cancel`")
+
+
+def plan(root: Root, request: Request) -> Json:
+    """The phases that a deployment would go through, and every check. Writes nothing.
+
+    Raises:
+        SourceFailed, VerificationFailed, UsageError: what the deployment itself would end with.
+    """
+    layout = root.layout
+    found = resolution.resolve(layout, root.config, request, remember=False)
+    here = service.in_service(layout).version
+    checked = checking.run(checks.all_checks(layout, root.config, found.plan(request)))
+    steps = [] if found.nothing else _steps(root, found, here)
+    return {
+        "from": here,
+        "to": found.version,
+        "installed": found.installed,
+        "summary": found.nothing or f"{found.version} would be put into service; now: {here or 'nothing'}",
+        "phases": steps,
+        "preflight": [check.as_json() for check in checked],
+        "bad": marks.read(layout).bad.get(found.version),
+    }
+
+
+def _steps(root: Root, found: resolution.Resolved, here: str | None) -> list[Json]:
+    names = ", ".join(root.config.processes) or "no processes"
+    health = root.config.health
+    does = {
+        "fetch": f"{found.artifact_name} from {found.source}",
+        "verify": "its digest and its tree against what the source published",
+        "unpack": f"releases/{found.version}",
+        "build": f"releases/{found.version}/.venv",
+        "seal": "manifest, flush, seal",
+        "stop": names,
+        "activate": f"current → releases/{found.version} (now: {here or 'nothing'})",
+        "start": names,
+        "probe": f"{health.successes} passes in a row within {health.timeout:g} s",
+        "watch": f"{health.watch:g} s",
+        "commit": f"{found.version} is good; old releases beyond {root.config.keep} go",
+    }
+    skipped = {"resolve", "preflight"} | ({"fetch", "verify", "unpack", "build", "seal"} if found.installed else set())
+    wanted = phases.of(Request("deploy"))
+    return [{"name": it.name, "does": does.get(it.name, "")} for it in wanted if it.name not in skipped]

@@ -1,0 +1,107 @@
+"""What is remembered: the history of deployments, the progress of the present one, and the text logs.
+
+``update_history.json`` is a JSON array with one record on each line, so that a shell can append to it and one damaged
+line loses one record only (F54).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from updater import durable
+from updater.layout import Layout
+
+HISTORY_KEPT = 1000
+"""Records kept in the history; older ones move to ``update_history.1.json``."""
+
+LOG_KEPT = 5 * 1024**2
+"""Bytes after which a text log is moved to ``<name>.1``."""
+
+Json = dict[str, Any]
+
+
+def now() -> datetime:
+    """The one clock for records: aware, UTC."""
+    return datetime.now(UTC)
+
+
+def stamp(moment: datetime | None = None) -> str:
+    """A moment as text for records: ISO 8601, UTC, milliseconds."""
+    return (moment or now()).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def moment(text: object) -> datetime | None:
+    """The moment that :func:`stamp` wrote; None if it is not one."""
+    with contextlib.suppress(ValueError, TypeError):
+        found = datetime.fromisoformat(str(text).replace("Z", "+00:00"))
+        return found if found.tzinfo else None
+    return None
+
+
+def read_json(path: Path) -> Json | None:
+    """A JSON object from a file; None if there is none or it is damaged."""
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        found = json.loads(path.read_bytes())
+        return found if isinstance(found, dict) else None
+    return None
+
+
+def parse_history(text: str) -> tuple[list[Json], list[str]]:
+    """The records in the text of a history file, oldest first, and the lines that are damaged."""
+    records, damaged = [], []
+    for line in text.splitlines():
+        body = line.strip().rstrip(",").strip()
+        if body in ("", "[", "]", "[]"):
+            continue
+        record: object = None
+        with contextlib.suppress(ValueError, RecursionError):
+            record = json.loads(body.removeprefix("[").removesuffix("]") if body[0] == "[" else body)
+        if isinstance(record, dict):
+            records.append(record)
+        else:
+            damaged.append(line)
+    return records, damaged
+
+
+def format_history(records: list[Json]) -> str:
+    """The text of a history file: a JSON array, one record on each line."""
+    lines = ",\n".join(json.dumps(record, ensure_ascii=False, sort_keys=True) for record in records)
+    return f"[\n{lines}\n]\n" if records else "[\n]\n"
+
+
+def history(layout: Layout) -> list[Json]:
+    """All deployments that have ended, oldest first."""
+    with contextlib.suppress(OSError):
+        return parse_history(layout.history.read_text(encoding="utf-8", errors="replace"))[0]
+    return []
+
+
+def add_to_history(layout: Layout, record: Json) -> None:
+    """Add a record durably, once: a record whose ``id`` is there already replaces it (doing twice is harmless)."""
+    text = ""
+    with contextlib.suppress(FileNotFoundError):
+        text = layout.history.read_text(encoding="utf-8", errors="replace")
+    records, damaged = parse_history(text)
+    if damaged:
+        aside = layout.history.with_name(f"update_history.damaged-{now():%Y%m%d%H%M%S}.json")
+        durable.write(aside, text)
+        log(layout, f"{len(damaged)} damaged lines in {layout.history.name}; the file as it was is {aside.name}", error=True)
+    records = [other for other in records if other.get("id") != record.get("id")] + [record]
+    if len(records) > HISTORY_KEPT:
+        durable.write(layout.history.with_name("update_history.1.json"), format_history(records[:-HISTORY_KEPT]))
+        records = records[-HISTORY_KEPT:]
+    durable.write(layout.history, format_history(records))
+
+
+def log(layout: Layout, text: str, *, error: bool = False) -> None:
+    """One line in ``update.log``, and in ``errors.log`` too if it is one. Never fails: a log decides nothing."""
+    for path in (layout.update_log, layout.errors_log) if error else (layout.update_log,):
+        with contextlib.suppress(OSError):
+            if path.exists() and path.stat().st_size > LOG_KEPT:
+                path.replace(path.with_name(f"{path.name}.1"))
+            with path.open("a", encoding="utf-8") as file:
+                file.write(f"{stamp()} {'ERROR ' if error else ''}{text}\n")

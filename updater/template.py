@@ -1,0 +1,58 @@
+"""The ``updater.toml`` that ``updater init`` writes: every key, explained, with its default."""
+
+from __future__ import annotations
+
+import textwrap
+
+from updater.configfile import PROBE, PROCESS, SECTIONS, Key
+
+
+def render(*, name: str, repository: str | None = None, directory: str | None = None) -> str:
+    """A complete, commented ``updater.toml`` for an application. Keys that keep their default are commented out."""
+    given = {("app", "name"): f'"{name}"'}
+    if directory is not None:
+        given |= {("source", "type"): '"directory"', ("source", "path"): _quoted(directory)}
+    if repository is not None:
+        given[("source", "repository")] = f'"{repository}"'
+    parts = [
+        "# The configuration of this root. A line that starts with # shows a default or an example.\n"
+        "# `updater preflight` checks it."
+    ]
+    for section, keys in SECTIONS.items():
+        parts.append(f"[{section}]\n" + "\n".join(_key(key, given.get((section, key.name))) for key in keys))
+        if section == "releases":
+            parts.append(_SHARED)
+        if section == "environment":
+            parts.append(_processes())
+    return "\n\n".join(parts) + "\n"
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _key(key: Key, value: str | None) -> str:
+    comment = "\n".join(textwrap.wrap(key.doc, 100, initial_indent="# ", subsequent_indent="# "))
+    line = f"{key.name} = {value}" if value is not None else f"# {key.name} = {key.default or key.example}"
+    return f"{comment}\n{line}"
+
+
+_SHARED = """[shared]
+# What outlives a release. Path inside a release = path under shared/; a symlink takes the place of the first.
+# "config/settings.toml" = "config/settings.toml"
+# "data" = "data"
+# "logs" = "logs\""""
+
+
+def _processes() -> str:
+    def commented(keys: tuple[Key, ...]) -> str:
+        lines = "\n".join(_key(key, None) for key in keys)
+        return "\n".join(line if line.startswith("#") else f"# {line}" for line in lines.splitlines())
+
+    return (
+        "# The processes of the application, one table each. Without any, updater only switches releases.\n"
+        "# [processes.bot]\n" + commented(PROCESS) + "\n#\n"
+        "# How updater sees that the process is healthy; as many as wanted, `alive` always among them.\n"
+        "# [[processes.bot.probes]]\n" + commented(PROBE)
+    )
