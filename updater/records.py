@@ -89,10 +89,16 @@ def add_to_history(layout: Layout, record: Json) -> None:
     if damaged:
         aside = layout.history.with_name(f"update_history.damaged-{now():%Y%m%d%H%M%S}.json")
         durable.write(aside, text)
-        log(layout, f"{len(damaged)} damaged lines in {layout.history.name}; the file as it was is {aside.name}", error=True)
+        log(
+            layout,
+            f"{len(damaged)} damaged lines in {layout.history.name}; the file as it was is {aside.name}",
+            error=True,
+        )
     records = [other for other in records if other.get("id") != record.get("id")] + [record]
     if len(records) > HISTORY_KEPT:
-        durable.write(layout.history.with_name("update_history.1.json"), format_history(records[:-HISTORY_KEPT]))
+        durable.write(
+            layout.history.with_name("update_history.1.json"), format_history(records[:-HISTORY_KEPT])
+        )
         records = records[-HISTORY_KEPT:]
     durable.write(layout.history, format_history(records))
 

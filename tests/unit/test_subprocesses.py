@@ -35,14 +35,21 @@ def test_an_identity_is_alive_only_while_the_very_process_is() -> None:
 
 
 def test_a_record_is_never_trusted() -> None:
-    for fields in ({}, {"pid": "x", "start": "1", "boot": "b"}, {"pid": "1", "start": "1", "boot": "b"}, {"pid": "5"}):
+    for fields in (
+        {},
+        {"pid": "x", "start": "1", "boot": "b"},
+        {"pid": "1", "start": "1", "boot": "b"},
+        {"pid": "5"},
+    ):
         assert Identity.parse(fields) is None
     me = Identity.mine()
     assert Identity.parse(me.as_fields()) == me
 
 
 @given(st.dictionaries(st.from_regex(r"[a-z_]{1,10}", fullmatch=True), st.text(max_size=40)))
-def test_fields_survive_a_file_on_one_line_each(tmp_path_factory: pytest.TempPathFactory, fields: dict[str, str]) -> None:
+def test_fields_survive_a_file_on_one_line_each(
+    tmp_path_factory: pytest.TempPathFactory, fields: dict[str, str]
+) -> None:
     path = tmp_path_factory.mktemp("fields") / "f"
     path.write_text(subprocesses.as_lines(fields), encoding="utf-8", newline="")
     found = subprocesses.read_fields(path)

@@ -101,11 +101,15 @@ def _version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.option("--root", metavar="DIR", help="The root; else $UPDATER_ROOT, else the nearest with updater.toml.")
+@click.option(
+    "--root", metavar="DIR", help="The root; else $UPDATER_ROOT, else the nearest with updater.toml."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 @click.option("-v", "--verbose", is_flag=True, help="Say more; show tracebacks.")
 @click.option("-q", "--quiet", is_flag=True, help="Say only what went wrong.")
-@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version."
+)
 @click.pass_context
 def updater(ctx: click.Context, root: str | None, as_json: bool, verbose: bool, quiet: bool) -> None:
     """Update a self-hosted Python application safely, and always be able to go back."""

@@ -15,10 +15,18 @@ from updater.deployment.transaction import Request
 @click.command()
 @click.argument("directory", default=".", type=click.Path(path_type=Path))
 @click.option("--repo", "repository", metavar="OWNER/NAME", help="The repository on GitHub.")
-@click.option("--directory", "artifacts", metavar="DIR", type=click.Path(path_type=Path), help="A local folder of artifacts instead.")
+@click.option(
+    "--directory",
+    "artifacts",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="A local folder of artifacts instead.",
+)
 @click.option("--name", help="What people call the application; else the repository's name.")
 @click.pass_obj
-def init(face: Face, directory: Path, repository: str | None, artifacts: Path | None, name: str | None) -> None:
+def init(
+    face: Face, directory: Path, repository: str | None, artifacts: Path | None, name: str | None
+) -> None:
     """Make DIRECTORY a root: layout and a commented updater.toml. What is there is kept."""
     from updater.operations import beginning
 
@@ -27,7 +35,10 @@ def init(face: Face, directory: Path, repository: str | None, artifacts: Path | 
     def text() -> None:
         for made in found["made"]:
             face.say(f"  made {made}")
-        face.say(output.good(f"{found['root']} is a root") + ("" if found["made"] else "; everything was there already"))
+        face.say(
+            output.good(f"{found['root']} is a root")
+            + ("" if found["made"] else "; everything was there already")
+        )
         face.say(f"Next: describe the processes in {found['root']}/updater.toml, then: updater preflight")
 
     face.emit(found, text)
@@ -44,12 +55,19 @@ def check(face: Face) -> None:
     def text() -> None:
         update = found["update"]
         if found["skipped"]:
-            face.say(output.warning(f"{found['skipped']['tag']} is newer but marked bad: {found['skipped']['reason']}"))
+            face.say(
+                output.warning(
+                    f"{found['skipped']['tag']} is newer but marked bad: {found['skipped']['reason']}"
+                )
+            )
         if update is None:
             newest = f"; the newest of {found['source']} is {found['newest']}" if found["newest"] else ""
             face.say(f"no update: {found['in_service'] or 'nothing'} is in service{newest}")
             return
-        face.say(output.bold(f"{update['tag']} is available") + f" (in service: {found['in_service'] or 'nothing'})")
+        face.say(
+            output.bold(f"{update['tag']} is available")
+            + f" (in service: {found['in_service'] or 'nothing'})"
+        )
         if update["published_at"]:
             face.say(f"published {output.moment(update['published_at'])}")
         if update["notes"]:

@@ -29,18 +29,26 @@ def _user() -> str:
         return ""
 
 
-_force = click.option("--force", is_flag=True, help="Past a bad mark or files that were edited; it is recorded.")
+_force = click.option(
+    "--force", is_flag=True, help="Past a bad mark or files that were edited; it is recorded."
+)
 _reason = click.option("--reason", default="", help="Why; kept in the history.")
 
 
 @click.command()
 @click.argument("tag", required=False)
 @click.option("--dry-run", is_flag=True, help="Show the plan; write nothing.")
-@click.option("--replace", is_flag=True, help="Where the tag now has other content: install that beside the old release.")
+@click.option(
+    "--replace",
+    is_flag=True,
+    help="Where the tag now has other content: install that beside the old release.",
+)
 @_force
 @_reason
 @click.pass_context
-def deploy(ctx: click.Context, tag: str | None, dry_run: bool, replace: bool, force: bool, reason: str) -> None:
+def deploy(
+    ctx: click.Context, tag: str | None, dry_run: bool, replace: bool, force: bool, reason: str
+) -> None:
     """Put release TAG into service; without TAG the newest of the channel.
 
     Whatever fails, everything is as it was before, and the old release is in service.
@@ -71,7 +79,11 @@ def _show_plan(face: Face, request: Request) -> None:
 @click.command()
 @click.argument("tag")
 @click.option("--rebuild", is_flag=True, help="Build the environment of an installed release anew.")
-@click.option("--replace", is_flag=True, help="Where the tag now has other content: install that beside the old release.")
+@click.option(
+    "--replace",
+    is_flag=True,
+    help="Where the tag now has other content: install that beside the old release.",
+)
 @_force
 @click.pass_context
 def fetch(ctx: click.Context, tag: str, rebuild: bool, replace: bool, force: bool) -> None:

@@ -53,7 +53,9 @@ class Lines:
             self._begun[name] = line.at
         elif line.kind == "done":
             took = output.seconds(_between(self._begun.get(name), line.at))
-            self.face.say(f"  {output.good('✓')} {WORDS.get(name, name)} {output.dim(f'({took})')}{_found(line)}")
+            self.face.say(
+                f"  {output.good('✓')} {WORDS.get(name, name)} {output.dim(f'({took})')}{_found(line)}"
+            )
         elif line.kind == "failed":
             self.face.say(f"  {output.bad('✗')} {line.data.get('message', 'failed')}")
         elif line.kind == "undone":
@@ -131,7 +133,9 @@ def _watch(face: Face, deployment: Deployment) -> Json:
                     ) from None
                 asked = True
                 deployment.cancel()
-                click.echo("cancelling; everything is being put back (Ctrl-C again to stop watching)", err=True)
+                click.echo(
+                    "cancelling; everything is being put back (Ctrl-C again to stop watching)", err=True
+                )
     finally:
         screen.close()
 
@@ -157,9 +161,15 @@ def succeeded_text(record: Json) -> str:
         return str(record.get("text") or "nothing to do")
     took = output.seconds(record.get("seconds"))
     if record["kind"] == "fetch":
-        return output.good(f"{record['to']} is installed ({took}); put it into service with `updater activate {record['to']}`")
+        return output.good(
+            f"{record['to']} is installed ({took}); put it into service with `updater activate {record['to']}`"
+        )
     back = f"; back: updater activate {record['from']}" if record.get("from") else ""
-    outage = f", interrupted for {output.seconds(record['outage_seconds'])}" if record.get("outage_seconds") else ""
+    outage = (
+        f", interrupted for {output.seconds(record['outage_seconds'])}"
+        if record.get("outage_seconds")
+        else ""
+    )
     return output.good(f"{record['to']} is in service ({took}{outage})") + back
 
 

@@ -23,7 +23,9 @@ def verify(ctx: click.Context, version: str | None, everything: bool) -> None:
     def text() -> None:
         for report in reports:
             verdict = output.good("sound") if report["sound"] else output.bad("changed")
-            face.say(f"{report['version']}: {verdict} ({report['files']} files, {report['digest']}; {report['proof']})")
+            face.say(
+                f"{report['version']}: {verdict} ({report['files']} files, {report['digest']}; {report['proof']})"
+            )
             for it in report["differences"]:
                 face.say(output.bad(f"  {it['what']}: {it['path']}"))
             if report["environment"]:
@@ -60,7 +62,10 @@ def unpin(face: Face, version: str) -> None:
 def mark_bad(face: Face, version: str, reason: str) -> None:
     """Never take VERSION by itself again, nor roll back to it."""
     found = keeping.mark_bad(operations.open_root(face.root), version, reason)
-    face.emit({"bad": found}, lambda: face.say(f"{found} is marked bad; `updater activate {found} --force` still can"))
+    face.emit(
+        {"bad": found},
+        lambda: face.say(f"{found} is marked bad; `updater activate {found} --force` still can"),
+    )
 
 
 @click.command()
@@ -73,7 +78,9 @@ def prune(face: Face, keep: int | None, dry_run: bool, yes: bool) -> None:
     root = operations.open_root(face.root)
     doomed = keeping.prunable(root, keep)
     if dry_run or not doomed:
-        face.emit({"would_remove": doomed}, lambda: face.say(f"would remove: {', '.join(doomed) or 'nothing'}"))
+        face.emit(
+            {"would_remove": doomed}, lambda: face.say(f"would remove: {', '.join(doomed) or 'nothing'}")
+        )
         return
     output.confirm(f"Remove {', '.join(doomed)}?", yes=yes, face=face)
     removed = keeping.prune(root, keep)

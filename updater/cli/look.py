@@ -26,7 +26,9 @@ def releases(face: Face) -> None:
         if not found:
             face.say("no releases are installed")
             return
-        output.table(("", "VERSION", "STATE", "SIZE", "INSTALLED", "DIGEST"), [_release_row(it) for it in found])
+        output.table(
+            ("", "VERSION", "STATE", "SIZE", "INSTALLED", "DIGEST"), [_release_row(it) for it in found]
+        )
 
     face.emit(found, text)
 
@@ -37,7 +39,14 @@ def _release_row(it: Json) -> list[str]:
     colours = {"good": output.good, "bad": output.bad, "installed": str}
     here = "→" if it["in_service"] else "·" if it["previous"] else ""
     state = colours[it["state"]](it["state"]) + (", pinned" if it["pinned"] else "")
-    return [here, it["version"], state, output.size(it["size"]), output.moment(it["installed_at"]), it["digest"][7:19]]
+    return [
+        here,
+        it["version"],
+        state,
+        output.size(it["size"]),
+        output.moment(it["installed_at"]),
+        it["digest"][7:19],
+    ]
 
 
 @click.command()
@@ -51,7 +60,9 @@ def history(face: Face, limit: int) -> None:
         if not found:
             face.say("nothing was ever deployed here")
             return
-        output.table(("WHEN", "WHAT", "FROM", "TO", "OUTCOME", "TOOK", "WHY"), [_history_row(it) for it in found])
+        output.table(
+            ("WHEN", "WHAT", "FROM", "TO", "OUTCOME", "TOOK", "WHY"), [_history_row(it) for it in found]
+        )
 
     face.emit(found, text)
 
@@ -108,7 +119,9 @@ def logs(face: Face, process: str | None, follow: bool, lines: int) -> None:
     path = looking.log_file(root, process)
     if face.json:
         if follow:
-            raise UsageError("--json prints one document; --follow never ends", advice="leave one of them out.")
+            raise UsageError(
+                "--json prints one document; --follow never ends", advice="leave one of them out."
+            )
         face.emit({"file": str(path), "lines": list(looking.tail(path, lines))}, lambda: None)
         return
     for line in looking.tail(path, lines):
@@ -142,7 +155,11 @@ def diff(face: Face, version: str | None) -> None:
 
     def text() -> None:
         face.say(output.bold(f"{found['from']} → {found['to']}"))
-        for title, sign, colour in (("added", "+", output.good), ("removed", "-", output.bad), ("changed", "~", output.warning)):
+        for title, sign, colour in (
+            ("added", "+", output.good),
+            ("removed", "-", output.bad),
+            ("changed", "~", output.warning),
+        ):
             for path in found[title]:
                 face.say(colour(f"  {sign} {path}"))
         for name, (old, new) in found["packages"].items():

@@ -37,7 +37,9 @@ class Face:
     def fail(self, error: UpdaterError, **data: Any) -> None:
         """Print an error: on standard error for people, as the one JSON document for machines."""
         if self.json:
-            click.echo(json.dumps({**data, "error": error.as_json()}, indent=2, ensure_ascii=False, default=str))
+            click.echo(
+                json.dumps({**data, "error": error.as_json()}, indent=2, ensure_ascii=False, default=str)
+            )
             return
         first, *rest = error.as_text().splitlines()
         click.echo(click.style(first, fg="red", bold=True), err=True)
@@ -129,6 +131,8 @@ def confirm(question: str, *, yes: bool, face: Face) -> None:
     if yes:
         return
     if face.json or not sys.stdin.isatty():
-        raise UsageError(f"{question} Nobody is there to answer.", state="Nothing was changed.", advice="give --yes.")
+        raise UsageError(
+            f"{question} Nobody is there to answer.", state="Nothing was changed.", advice="give --yes."
+        )
     if not click.confirm(question):
         raise Cancelled("cancelled at the question", state="Nothing was changed.")

@@ -32,7 +32,11 @@ def _text(face: Face, found: dict[str, Any]) -> None:
     for process in found["processes"]:
         state = process["state"]
         shown = output.good(state) if state == "running" else output.bad(state)
-        about = f"pid {process['pid']}, {process['release']}, up {output.seconds(process['uptime'])}" if process["pid"] else ""
+        about = (
+            f"pid {process['pid']}, {process['release']}, up {output.seconds(process['uptime'])}"
+            if process["pid"]
+            else ""
+        )
         face.say(f"process     {process['name']}: {shown}{f' ({about})' if about else ''}")
     _deployment(face, found["deployment"])
     if last := found["last"]:
@@ -52,4 +56,6 @@ def _deployment(face: Face, running: dict[str, Any] | None) -> None:
         face.say(output.bad(f"interrupted {what}, in phase {running['phase']}"))
     else:
         stale = "; no progress for 30 minutes" if running["stale"] else ""
-        face.say(f"deployment  {what}: {running['phase']}{' (rolling back)' if running['rolling_back'] else ''}{stale}")
+        face.say(
+            f"deployment  {what}: {running['phase']}{' (rolling back)' if running['rolling_back'] else ''}{stale}"
+        )

@@ -133,9 +133,7 @@ def storage_error(failure: OSError) -> StorageFailed:
         errno.EMFILE: "too many open files: raise the limit (ulimit -n).",
     }
     where = f": {failure.filename}" if failure.filename else ""
-    return StorageFailed(
-        f"{failure.strerror or failure}{where}", advice=remedies.get(failure.errno or 0)
-    )
+    return StorageFailed(f"{failure.strerror or failure}{where}", advice=remedies.get(failure.errno or 0))
 
 
 def roll_back(notes: Run, because: UpdaterError) -> Outcome:

@@ -156,7 +156,12 @@ def find(layout: Layout, identifier: str) -> Path | None:
 
 
 def _is_journal(path: Path) -> bool:
-    return path.name.endswith(SUFFIX) and not path.name.startswith(".") and path.is_file() and not path.is_symlink()
+    return (
+        path.name.endswith(SUFFIX)
+        and not path.name.startswith(".")
+        and path.is_file()
+        and not path.is_symlink()
+    )
 
 
 class Journal:

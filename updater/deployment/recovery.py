@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from updater import durable, records, releases
+from updater import durable, releases
 from updater.config import Config
 from updater.deployment import engine, journal, phases
 from updater.deployment.journal import Journal, Log
@@ -123,5 +123,7 @@ def _hold(notes: engine.Run, log: Log) -> engine.Outcome:
     else:
         problems.append(RollbackFailed("the release that was in service before is not there any more"))
     error = engine.rollback_failed(tx, interrupted(log, tx), problems)
-    error.details.append(f"{ATTEMPTS} recoveries did not come to an end; `current` is {back}, its processes were not started")
+    error.details.append(
+        f"{ATTEMPTS} recoveries did not come to an end; `current` is {back}, its processes were not started"
+    )
     return engine.finish(notes, "rollback-failed", error=error)

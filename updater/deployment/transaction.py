@@ -70,9 +70,7 @@ class Transaction:
         )  # fmt: skip
 
     @classmethod
-    def recovered(
-        cls, layout: Layout, config: Config, lock: Lock, journal: Journal, log: Log
-    ) -> Transaction:
+    def recovered(cls, layout: Layout, config: Config, lock: Lock, journal: Journal, log: Log) -> Transaction:
         """The transaction of a journal whose owner is dead."""
         begin = log.begin
         request = Request.from_json(begin.get("request") or {"kind": "deploy"})

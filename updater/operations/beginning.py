@@ -57,7 +57,11 @@ def _configuration(layout: Layout, name: str | None, repository: str | None, art
         )
     folder = None
     if artifacts is not None:
-        folder = os.path.relpath(artifacts.absolute(), layout.root) if artifacts.is_relative_to(layout.root) else str(artifacts.absolute())
+        folder = (
+            os.path.relpath(artifacts.absolute(), layout.root)
+            if artifacts.is_relative_to(layout.root)
+            else str(artifacts.absolute())
+        )
     fallback = repository.rpartition("/")[2] if repository else layout.root.name
     return template.render(name=name or fallback or "app", repository=repository, directory=folder)
 

@@ -54,7 +54,11 @@ class Deployment:
             ended = self._ended()
             if on_event:
                 self._tell(on_event)
-            if on_progress and (found := records.read_json(self.layout.progress)) and found.get("id") == self.id:
+            if (
+                on_progress
+                and (found := records.read_json(self.layout.progress))
+                and found.get("id") == self.id
+            ):
                 on_progress(found)
         record = end_of(self.layout, self.id)
         if record is None:
@@ -122,7 +126,9 @@ def launch(root: Root, request: Request) -> Deployment:
     answer = _first_line(reader)
     if "accepted" in answer:
         _reaped_later(child)
-        return Deployment(layout, str(answer["accepted"]), child.pid, list(answer.get("recovered") or []), reader)
+        return Deployment(
+            layout, str(answer["accepted"]), child.pid, list(answer.get("recovered") or []), reader
+        )
     os.close(reader)
     child.wait()
     if isinstance(answer.get("error"), dict):

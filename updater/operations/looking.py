@@ -24,7 +24,9 @@ def status(root: Root) -> Json:
     here = service.in_service(layout)
     good, previous = service.named_by(layout, layout.good), service.named_by(layout, layout.previous)
     running = deployment_now(root)
-    last = next((it for it in reversed(records.history(layout)) if it.get("outcome") != "nothing-to-do"), None)
+    last = next(
+        (it for it in reversed(records.history(layout)) if it.get("outcome") != "nothing-to-do"), None
+    )
     found = [it.as_json() for it in processes.status(layout, root.config)]
     return {
         "name": root.config.name,
@@ -35,12 +37,15 @@ def status(root: Root) -> Json:
         "by_hand": here.kind == "release" and good is not None and here.version != good and running is None,
         "processes": found,
         "deployment": running,
-        "last": last and {key: last.get(key) for key in ("id", "kind", "outcome", "from", "to", "ended", "error")},
+        "last": last
+        and {key: last.get(key) for key in ("id", "kind", "outcome", "from", "to", "ended", "error")},
         "advice": _advice(root, here, good, running, found),
     }
 
 
-def _advice(root: Root, here: service.InService, good: str | None, running: Json | None, found: list[Json]) -> list[str]:
+def _advice(
+    root: Root, here: service.InService, good: str | None, running: Json | None, found: list[Json]
+) -> list[str]:
     """What a person should do, if anything."""
     advice = []
     if here.problem:
@@ -181,7 +186,9 @@ def diff(root: Root, version: str | None) -> Json:
     names = [release.version for release in store.installed(layout)]
     other = version or marks.rollback_target(found, here, names)
     if other is None:
-        raise UsageError("there is no other good release to compare with", advice="name one: updater diff VERSION")
+        raise UsageError(
+            "there is no other good release to compare with", advice="name one: updater diff VERSION"
+        )
     mine, theirs = store.find(layout, here), store.find(layout, other)
     changes = verification.changes(mine.path, theirs.path)
     mine_packages = dict((mine.record.environment or {}).get("packages") or [])

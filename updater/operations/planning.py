@@ -26,7 +26,9 @@ def preflight(root: Root, request: Request, *, offline: bool = False) -> Json:
             plan = found.plan(request)
             results.append(checking.ok("source", f"{found.source} has {found.tag or found.version}"))
         except SourceFailed as failure:
-            results.append(checking.failed("source", failure.message, failure.advice or "see `updater check`"))
+            results.append(
+                checking.failed("source", failure.message, failure.advice or "see `updater check`")
+            )
     results.append(_nobody_at_work(root))
     results += checking.run(checks.all_checks(root.layout, root.config, plan))
     return {
@@ -40,7 +42,9 @@ def _nobody_at_work(root: Root) -> Check:
     holder = deploying.holder(root.layout)
     if holder is None:
         return checking.ok("lock", "no other operation is at work")
-    return checking.failed("lock", f"{holder.owner.describe()} is at work", "wait for it, or `updater cancel`")
+    return checking.failed(
+        "lock", f"{holder.owner.describe()} is at work", "wait for it, or `updater cancel`"
+    )
 
 
 def plan(root: Root, request: Request) -> Json:
@@ -81,6 +85,8 @@ def _steps(root: Root, found: resolution.Resolved, here: str | None) -> list[Jso
         "watch": f"{health.watch:g} s",
         "commit": f"{found.version} is good; old releases beyond {root.config.keep} go",
     }
-    skipped = {"resolve", "preflight"} | ({"fetch", "verify", "unpack", "build", "seal"} if found.installed else set())
+    skipped = {"resolve", "preflight"} | (
+        {"fetch", "verify", "unpack", "build", "seal"} if found.installed else set()
+    )
     wanted = phases.of(Request("deploy"))
     return [{"name": it.name, "does": does.get(it.name, "")} for it in wanted if it.name not in skipped]

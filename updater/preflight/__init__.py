@@ -42,7 +42,9 @@ def run(checks: Sequence[Callable[[], Check]]) -> list[Check]:
             results.append(check())
         except Exception as failure:
             name = getattr(check, "__name__", getattr(getattr(check, "func", None), "__name__", "check"))
-            results.append(failed(name.replace("_", " "), f"the check could not be made: {failure}", "see errors.log"))
+            results.append(
+                failed(name.replace("_", " "), f"the check could not be made: {failure}", "see errors.log")
+            )
     return results
 
 

@@ -60,7 +60,9 @@ def all_checks(layout: Layout, config: Config, plan: Plan) -> list[Callable[[], 
 def root_is_writable(layout: Layout) -> Check:
     for directory in (layout.root, layout.releases, layout.own, layout.logs):
         if not directory.is_dir():
-            return failed("root", f"{directory} is missing", f"make the root whole: updater init {layout.root}")
+            return failed(
+                "root", f"{directory} is missing", f"make the root whole: updater init {layout.root}"
+            )
         probe = directory / durable.temporary_name("preflight")
         try:
             probe.touch(exist_ok=False)
@@ -77,7 +79,9 @@ def current_is_a_link(layout: Layout) -> Check:
     here = service.in_service(layout)
     if here.problem:
         return failed(
-            "current", here.problem, f"look at what {layout.current} is, and move it away: mv current current.aside"
+            "current",
+            here.problem,
+            f"look at what {layout.current} is, and move it away: mv current current.aside",
         )
     if here.kind == "dangling":
         return warning(
@@ -96,7 +100,9 @@ def enough_space(layout: Layout, plan: Plan) -> Check:
     free = shutil.disk_usage(layout.releases).free
     text = f"{_mb(free)} free, {_mb(needed)} needed on the filesystem of releases/"
     if free < needed:
-        return failed("space", text, "remove old releases (`updater prune`) or old logs, or give the disk more room")
+        return failed(
+            "space", text, "remove old releases (`updater prune`) or old logs, or give the disk more room"
+        )
     return ok("space", text)
 
 
@@ -145,7 +151,9 @@ def release_in_service(layout: Layout) -> Check:
         )  # fmt: skip
     if problem := environments.problem_of(release.path, release.record.environment):
         return failed(
-            "release in service", f"{here.version}: {problem}", f"repair it first: updater fetch --rebuild {here.version}"
+            "release in service",
+            f"{here.version}: {problem}",
+            f"repair it first: updater fetch --rebuild {here.version}",
         )
     return ok("release in service", f"{here.version} can be started again")
 
@@ -167,7 +175,9 @@ def not_marked_bad(layout: Layout, plan: Plan) -> Check:
     text = f"{plan.target} is marked bad{f': {reason}' if reason else ''}"
     if plan.force:
         return warning("marks", text, "nothing: --force was given")
-    return failed("marks", text, "publish a mended release under a new tag, or try this one again with --force")
+    return failed(
+        "marks", text, "publish a mended release under a new tag, or try this one again with --force"
+    )
 
 
 def target_environment(layout: Layout, target: str) -> Check:
@@ -175,13 +185,17 @@ def target_environment(layout: Layout, target: str) -> Check:
     if release is None:
         return failed("environment", f"{target} is not whole", f"install it anew: updater fetch {target}")
     if problem := environments.problem_of(release.path, release.record.environment):
-        return failed("environment", f"{target}: {problem}", f"repair it first: updater fetch --rebuild {target}")
+        return failed(
+            "environment", f"{target}: {problem}", f"repair it first: updater fetch --rebuild {target}"
+        )
     return ok("environment", f"the environment of {target} is ready")
 
 
 def build_tool(config: Config) -> Check:
     try:
-        return ok("environment", f"environments are built with {environments.describe_tool(config.environment)}")
+        return ok(
+            "environment", f"environments are built with {environments.describe_tool(config.environment)}"
+        )
     except UpdaterError as failure:
         return failed("environment", failure.message, failure.advice or "install it")
 

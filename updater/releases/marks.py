@@ -44,7 +44,9 @@ def rollback_target(marks: Marks, current: str | None, installed: Iterable[str])
 
     Without an earlier one, the latest good of the others: a release that was rolled back from is a way out as well.
     """
-    candidates = {v: marks.good[v] for v in installed if v in marks.good and v not in marks.bad and v != current}
+    candidates = {
+        v: marks.good[v] for v in installed if v in marks.good and v not in marks.bad and v != current
+    }
     if not candidates:
         return None
     here = marks.good.get(current, None) if current is not None else None

@@ -38,7 +38,9 @@ def link(layout: Layout, version: str, wanted: Mapping[str, str]) -> None:
     release = layout.release(version)
     before = links(layout, version)
     if before != wanted:
-        _remember(release, {**before, **wanted})  # a kill in between leaves a record of every link there may be
+        _remember(
+            release, {**before, **wanted}
+        )  # a kill in between leaves a record of every link there may be
     for inside in before.keys() - wanted.keys():
         _unlink_one(release, inside)
     missing = [gap for inside, below in wanted.items() if (gap := _link_one(layout, release, inside, below))]
@@ -81,7 +83,9 @@ def _link_one(layout: Layout, release: Path, inside: str, below: str) -> Missing
     if not (place.is_symlink() and os.readlink(place) == text):
         if os.path.lexists(place):
             if os.path.lexists(aside):
-                raise VerificationFailed(f"{place} and {aside} are both there; one of them was put there by hand")
+                raise VerificationFailed(
+                    f"{place} and {aside} are both there; one of them was put there by hand"
+                )
             durable.make_directory(aside.parent)
             durable.rename(place, aside)
         durable.make_directory(place.parent)
@@ -120,7 +124,9 @@ def _asked_for(layout: Layout, missing: list[Missing]) -> PreflightFailed:
     for gap in missing:
         target = layout.shared / gap.below
         example = gap.example.relative_to(layout.root)
-        details.append(f"shared/{gap.below} is missing; to start from the release's own: mkdir -p {target.parent} && cp {example} {target}")
+        details.append(
+            f"shared/{gap.below} is missing; to start from the release's own: mkdir -p {target.parent} && cp {example} {target}"
+        )
     return PreflightFailed(
         f"{len(missing)} shared file{'s' if len(missing) > 1 else ''} must be provided first",
         details=details,

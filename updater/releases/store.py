@@ -82,7 +82,9 @@ def installed(layout: Layout) -> list[Release]:
     """All installed releases, in the order in which they were installed."""
     with contextlib.suppress(FileNotFoundError):
         found = (read(path) for path in layout.releases.iterdir() if _is_candidate(path))
-        return sorted((release for release in found if release), key=lambda release: release.record.installed_at)
+        return sorted(
+            (release for release in found if release), key=lambda release: release.record.installed_at
+        )
     return []
 
 
@@ -110,7 +112,10 @@ def find(layout: Layout, name: str) -> Release:
     everything = installed(layout)
     for fits in (
         lambda release: name in (release.version, release.record.tag),
-        lambda release: name.removeprefix("v") in (release.version.removeprefix("v"), release.record.tag.removeprefix("v")),
+        lambda release: (
+            name.removeprefix("v")
+            in (release.version.removeprefix("v"), release.record.tag.removeprefix("v"))
+        ),
     ):
         if matches := [release for release in everything if fits(release)]:
             return matches[0]

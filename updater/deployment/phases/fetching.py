@@ -56,7 +56,11 @@ def forget(tx: Transaction, found: Resolved) -> None:
 def _remembered(part: Path, note: Path, found: Resolved) -> str | None:
     """The validator of the bytes in the cache; None if there are none that may be taken up again."""
     known = read_json(note) or {}
-    usable = known.get("boot") == boot_id() and known.get("location") == found.artifact.location and known.get("validator")
+    usable = (
+        known.get("boot") == boot_id()
+        and known.get("location") == found.artifact.location
+        and known.get("validator")
+    )
     if not usable or not part.is_file():
         part.unlink(missing_ok=True)
         note.unlink(missing_ok=True)
@@ -70,23 +74,25 @@ def _pass(
     durable.make_directory(tx.layout.cache)
     have = part.stat().st_size if validator else 0
     limit = tx.config.source.max_size
-    with part.open("r+b" if validator else "wb") as file, tx.cancel.interrupting():
-        with sources.resuming(found.port, found.artifact, offset=have, validator=validator, max_size=limit) as rest:
-            if rest.validator:
-                known = {"location": found.artifact.location, "validator": rest.validator, "boot": boot_id()}
-                durable.write_quick(note, json.dumps(known))
-            total = rest.total or found.artifact.size
-            reader = _Both(file, have, rest, tee=bool(rest.validator))
-            return artifacts.unpack(
-                reader, staging,
-                donors=_donors(tx), check=tx.cancel.check,
-                on_bytes=lambda done: tx.progress.tell(done=done, total=total),
-            )  # fmt: skip
+    with part.open("r+b" if validator else "wb") as file, tx.cancel.interrupting(), sources.resuming(
+        found.port, found.artifact, offset=have, validator=validator, max_size=limit
+    ) as rest:
+        if rest.validator:
+            known = {"location": found.artifact.location, "validator": rest.validator, "boot": boot_id()}
+            durable.write_quick(note, json.dumps(known))
+        total = rest.total or found.artifact.size
+        reader = _Both(file, have, rest, tee=bool(rest.validator))
+        return artifacts.unpack(
+            reader, staging,
+            donors=_donors(tx), check=tx.cancel.check,
+            on_bytes=lambda done: tx.progress.tell(done=done, total=total),
+        )  # fmt: skip
 
 
 def _donors(tx: Transaction) -> list[Any]:
     """The releases whose equal files are shared: the latest two are nearly all that can be."""
-    return [verification.donor(release) for release in reversed(store.installed(tx.layout)[-2:])]
+    found = (verification.donor(release) for release in reversed(store.installed(tx.layout)[-2:]))
+    return [donor for donor in found if donor]
 
 
 class _Both:

@@ -20,17 +20,23 @@ BAD_KEPT = 1
 """Failed releases kept for diagnosis."""
 
 
-def to_prune(
-    sealed: Mapping[str, str], found: Marks, keep: int, protected: Collection[str]
-) -> list[str]:
+def to_prune(sealed: Mapping[str, str], found: Marks, keep: int, protected: Collection[str]) -> list[str]:
     """Which releases may go. ``sealed`` maps each installed release to when it was installed (sortable text).
 
     Only good releases count towards ``keep``, newest in the order in which they were good. Of the failed ones the
     latest stays for diagnosis; of those that were never in service (``updater fetch``) the latest ``keep`` stay.
     """
-    good = sorted((v for v in sealed if v in found.good and v not in found.bad), key=lambda v: found.good[v], reverse=True)
+    good = sorted(
+        (v for v in sealed if v in found.good and v not in found.bad),
+        key=lambda v: found.good[v],
+        reverse=True,
+    )
     bad = sorted((v for v in sealed if v in found.bad), key=lambda v: sealed[v], reverse=True)
-    staged = sorted((v for v in sealed if v not in found.good and v not in found.bad), key=lambda v: sealed[v], reverse=True)
+    staged = sorted(
+        (v for v in sealed if v not in found.good and v not in found.bad),
+        key=lambda v: sealed[v],
+        reverse=True,
+    )
     surplus = [*good[keep:], *bad[BAD_KEPT:], *staged[keep:]]
     return [v for v in surplus if v not in protected and v not in found.pinned]
 

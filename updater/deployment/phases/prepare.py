@@ -56,7 +56,9 @@ class Preflight(Phase):
                 tx.warn(f"{check.name}: {check.summary}")
         checking.judge(results)
         if found.installed:
-            verification.check(tx.layout, store.find(tx.layout, found.version), force=tx.request.force, warn=tx.warn)
+            verification.check(
+                tx.layout, store.find(tx.layout, found.version), force=tx.request.force, warn=tx.warn
+            )
         return {"checks": len(results)}
 
 
@@ -234,5 +236,3 @@ class Seal(Phase):
         verification.seal(tx.layout, release, unpacked.manifest, record)
         fetching.forget(tx, found)
         return {"digest": record.digest}
-
-

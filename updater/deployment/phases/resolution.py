@@ -49,7 +49,9 @@ def resolve(layout: Layout, config: Config, request: Request, *, remember: bool 
         return _installed(layout, request)
     if request.kind == "fetch" and request.rebuild:
         release = store.find(layout, str(request.wanted))
-        return Resolved(release.version, release.record.tag, True, release.record.source, release.record.digest)
+        return Resolved(
+            release.version, release.record.tag, True, release.record.source, release.record.digest
+        )
     return _published(layout, config, request, remember)
 
 
@@ -86,7 +88,9 @@ def _published(layout: Layout, config: Config, request: Request, remember: bool)
         bad = {} if request.force else marks.read(layout).bad
         everything = port.releases()
         newest = versions.newest(everything, config.source.channel)
-        published = versions.newest([it for it in everything if versions.release_name(it.tag) not in bad], config.source.channel)
+        published = versions.newest(
+            [it for it in everything if versions.release_name(it.tag) not in bad], config.source.channel
+        )
         if newest is None:
             raise ReleaseNotFound(
                 f"{port.describe()} has no release in the channel {config.source.channel}",
@@ -97,14 +101,26 @@ def _published(layout: Layout, config: Config, request: Request, remember: bool)
             reason = bad.get(versions.release_name(newest.tag), "")
             skipped = f" ({newest.tag} is newer but marked bad{f': {reason}' if reason else ''})"
         if published is None or _is_older(layout, published, here, everything):
-            return Resolved(here or newest.tag, None, True, port.describe(), nothing=f"nothing to do: {here} is in service{skipped}")
+            return Resolved(
+                here or newest.tag,
+                None,
+                True,
+                port.describe(),
+                nothing=f"nothing to do: {here} is in service{skipped}",
+            )
     name = versions.release_name(published.tag)
     artifact = port.artifact(published)
-    found = Resolved(name, published.tag, False, port.describe(), artifact=artifact, published=published, port=port)
+    found = Resolved(
+        name, published.tag, False, port.describe(), artifact=artifact, published=published, port=port
+    )
     _compare_with_installed(layout, request, found)
     if found.installed and request.kind == "fetch":
         found.nothing = f"{found.version} is installed already, with the same content"
-    if found.installed and found.version == here == service.named_by(layout, layout.good) and not request.force:
+    if (
+        found.installed
+        and found.version == here == service.named_by(layout, layout.good)
+        and not request.force
+    ):
         found.nothing = found.nothing or f"{here} is in service already{skipped}; nothing to do"
     return found
 

@@ -42,7 +42,8 @@ class Stop(Phase):
             health.wait_healthy(tx.layout, tx.config, tx.origin, names)
         except UpdaterError as failure:
             raise RollbackFailed(
-                f"{tx.origin} is back at `current` but is not healthy: {failure.message}", details=failure.details
+                f"{tx.origin} is back at `current` but is not healthy: {failure.message}",
+                details=failure.details,
             ) from failure
         finally:
             outage(tx)
@@ -106,7 +107,13 @@ class Probe(Phase):
         target, names = tx.must_target(), list(tx.config.processes)
         with judging(tx):
             health.wait_healthy(
-                tx.layout, tx.config, target, names, check=tx.cancel.check, on_progress=tx.progress.tell, warn=tx.warn
+                tx.layout,
+                tx.config,
+                target,
+                names,
+                check=tx.cancel.check,
+                on_progress=tx.progress.tell,
+                warn=tx.warn,
             )
             processes.prove(tx.layout, tx.config, target, names)
         return {"outage_seconds": outage(tx)}

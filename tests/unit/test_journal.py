@@ -1,0 +1,114 @@
+"""The journal's format under attack: torn tails, flipped bytes, rubbish."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from updater.deployment import journal
+from updater.deployment.journal import Journal
+from updater.layout import Layout
+
+DATA = st.dictionaries(
+    st.text(max_size=8), st.none() | st.booleans() | st.integers() | st.text(max_size=20), max_size=3
+)
+LINES = st.lists(
+    st.tuples(st.sampled_from(["intent", "done", "undo", "undone"]), st.sampled_from(["stop", "start"]), DATA)
+)
+
+
+def raw(lines: list[tuple[str, str, dict[str, object]]]) -> bytes:
+    return b"".join(
+        journal.encode({"v": 1, "seq": seq, "kind": kind, "phase": phase, "at": "now", "data": data})
+        for seq, (kind, phase, data) in enumerate(lines)
+    )
+
+
+@given(LINES)
+def test_what_is_written_is_read_back(lines: list[tuple[str, str, dict[str, object]]]) -> None:
+    log = journal.parse("x", raw(lines))
+    assert [(line.kind, line.phase, dict(line.data)) for line in log.lines] == lines
+    assert not log.damaged
+
+
+@given(LINES, st.integers(min_value=0))
+def test_a_torn_tail_loses_the_torn_line_only(
+    lines: list[tuple[str, str, dict[str, object]]], cut: int
+) -> None:
+    whole = raw(lines)
+    torn = whole[: cut % (len(whole) + 1)]
+    log = journal.parse("x", torn)
+    assert [(line.kind, line.phase, dict(line.data)) for line in log.lines] == lines[: torn.count(b"\n")]
+    assert log.damaged == (not torn.endswith(b"\n") and torn != b"")
+
+
+@given(LINES.filter(bool), st.integers(min_value=0), st.integers(min_value=1, max_value=255))
+def test_a_flipped_byte_is_never_believed(
+    lines: list[tuple[str, str, dict[str, object]]], place: int, flip: int
+) -> None:
+    whole = bytearray(raw(lines))
+    place %= len(whole)
+    whole[place] ^= flip
+    log = journal.parse("x", bytes(whole))
+    found = [(line.kind, line.phase, dict(line.data)) for line in log.lines]
+    assert found == lines[: len(found)], "nothing that was not written"
+    assert log.damaged
+
+
+@given(st.binary(max_size=300))
+def test_rubbish_is_an_empty_journal(rubbish: bytes) -> None:
+    assert journal.parse("x", rubbish).lines == []
+
+
+def test_a_deployment_exists_from_its_first_line_on_and_is_put_away_at_its_end(tmp_path: Path) -> None:
+    """F09: when `create` returns, the deployment is on the disk."""
+    layout = Layout(tmp_path)
+    book = Journal.create(layout, {"before": {"in_service": "v1"}})
+    assert journal.unfinished(layout) == [book.path]
+    assert book.read().begin["before"]["in_service"] == "v1"
+    book.record("intent", "stop")
+    book.record("end", None, {"outcome": "succeeded"})
+    book.close()
+    assert journal.unfinished(layout) == []
+    path = journal.find(layout, book.id)
+    assert path is not None and (journal.read(path).end or {})["outcome"] == "succeeded"
+
+
+def test_going_on_after_a_torn_line_keeps_what_was_whole_and_the_evidence(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    book = Journal.create(layout, {"a": 1})
+    book.record("intent", "stop")
+    with book.path.open("ab") as file:
+        file.write(b"0123456789abcdef {half a li")
+    again = Journal.reopen(layout, book.path)
+    again.record("recover")
+    log = again.read()
+    assert [line.kind for line in log.lines] == ["begin", "intent", "recover"]
+    assert [line.seq for line in log.lines] == [0, 1, 2]
+    assert not log.damaged
+    assert b"half a li" in (book.path.parent / f"{book.path.name}.damaged").read_bytes()
+
+
+def test_a_full_disk_leaves_no_half_line_behind(tmp_path: Path) -> None:
+    code = f"""
+import resource, signal, sys
+from pathlib import Path
+from updater.deployment.journal import Journal
+from updater.layout import Layout
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+book = Journal.create(Layout(Path({str(tmp_path)!r})), {{}})
+size = book.path.stat().st_size
+resource.setrlimit(resource.RLIMIT_FSIZE, (size + 40, resource.RLIM_INFINITY))
+try:
+    book.record("intent", "stop", {{"text": "x" * 500}})
+except OSError:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    book.record("failed", None, {{}})
+    print([line.kind for line in book.read().lines], book.read().damaged)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "['begin', 'failed'] False\n", done.stderr

@@ -1,0 +1,208 @@
+"""Sealing a release, and proving later that it is still what was sealed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from updater import artifacts, durable
+from updater.errors import DigestMismatch, ReleaseChanged
+from updater.layout import Layout, ReleaseFiles
+from updater.releases import shared, store
+from updater.releases.store import Release, ReleaseRecord
+
+Json = dict[str, Any]
+
+OURS = (ReleaseFiles.ENVIRONMENT, ReleaseFiles.RECORDS)
+"""Names at the top of a release that are not part of what was published."""
+
+
+def prove(unpacked: artifacts.Unpacked, artifact: Any) -> str:
+    """Hold what was received against what the source says of it. Returns what that proves, in words (F55).
+
+    Raises:
+        DigestMismatch: they differ, whichever of them was published.
+    """
+    received, tree = f"sha256:{unpacked.artifact_sha256}", unpacked.manifest.tree_id
+    proofs = []
+    if artifact.digest is not None:
+        _equal("its digest", artifact.digest, received)
+        proofs.append("digest as published")
+    if artifact.checksum is not None:
+        _equal(
+            "the published checksum file", artifact.checksum.removeprefix("sha256:"), unpacked.artifact_sha256
+        )
+        proofs.append("listed in the published checksums")
+    if artifact.tree is not None:
+        why = _why_tree_may_differ(unpacked.tree)
+        if artifact.tree == tree:
+            proofs.append(f"tree of commit {(artifact.commit or artifact.tree)[:12]}")
+        elif why is None:
+            _equal("the Git tree of its commit", artifact.tree, tree)
+        else:
+            return "; ".join([*proofs, f"unproven tree: {why}"]) if proofs else f"unproven: {why}"
+    return "; ".join(proofs) or "unproven: the source publishes neither digest nor tree"
+
+
+def _equal(what: str, published: str, received: str) -> None:
+    if published.lower() != received.lower():
+        raise DigestMismatch(
+            f"what was received differs from {what}",
+            details=[f"published: {published}", f"received:  {received}"],
+            advice="try again; if it stays so, the file was tampered with or published wrongly: ask the publisher.",
+        )
+
+
+def _why_tree_may_differ(tree: Path) -> str | None:
+    """GitHub's tarball is not the tree where attributes change it, or where a submodule is left out."""
+    for path in tree.rglob(".gitattributes"):
+        if path.is_file() and not path.is_symlink():
+            text = path.read_bytes()
+            for word in (b"export-ignore", b"export-subst"):
+                if word in text:
+                    return f"{path.relative_to(tree)} uses {word.decode()}, so the archive is not the tree"
+    if (tree / ".gitmodules").is_file():
+        return "it has submodules, which an archive leaves out"
+    return None
+
+
+def seal(layout: Layout, release: Path, manifest: artifacts.Manifest, record: ReleaseRecord) -> None:
+    """Make an unpacked, built directory a release. The write of ``release.json`` is the seal: before it the directory
+    is unfinished, after it everything that it names is on the disk."""
+    moved = shared.shadowed(layout, release.name, shared.links(layout, release.name))
+    extra = {}
+    if record.version_file == "written":
+        extra[ReleaseFiles.VERSION] = artifacts.hash_file(release / ReleaseFiles.VERSION)
+    durable.write(release / ReleaseFiles.MANIFEST, manifest.as_bytes())
+    durable.write(release / ReleaseFiles.SUMS, manifest.sums(moved=moved, extra=extra))
+    durable.flush_tree(release)
+    durable.write(
+        release / ReleaseFiles.RECORD, json.dumps(record.as_json(), indent=2, sort_keys=True) + "\n"
+    )
+    durable.remove(release / ReleaseFiles.UNFINISHED)
+
+
+def replace_environment(layout: Layout, release: Release, environment: Json) -> None:
+    """Put a rebuilt environment on record, after it is on the disk."""
+    durable.flush_tree(release.path)
+    record = replace(release.record, environment=environment)
+    durable.write(
+        release.path / ReleaseFiles.RECORD, json.dumps(record.as_json(), indent=2, sort_keys=True) + "\n"
+    )
+
+
+def manifest_of(release: Release) -> artifacts.Manifest:
+    """The sealed manifest of a release.
+
+    Raises:
+        ReleaseChanged: it is missing, damaged, or not the one that the release's address was computed over.
+    """
+    try:
+        manifest = artifacts.Manifest.from_bytes((release.path / ReleaseFiles.MANIFEST).read_bytes())
+    except (OSError, ValueError) as failure:
+        raise _changed(release, [f"{ReleaseFiles.MANIFEST}: {failure}"]) from failure
+    if manifest.digest != release.record.digest:
+        raise _changed(release, [f"{ReleaseFiles.MANIFEST} is not the manifest of {release.record.digest}"])
+    return manifest
+
+
+def differences(layout: Layout, release: Release) -> list[artifacts.Difference]:
+    """Every path of a release that is not as it was sealed. Reads every byte.
+
+    Raises:
+        ReleaseChanged: the manifest itself is not.
+    """
+    manifest = manifest_of(release)
+    links = shared.links(layout, release.version)
+    moved = shared.shadowed(layout, release.version, links)
+    own = {ReleaseFiles.VERSION} if release.record.version_file == "written" else set()
+    parents = {parent for inside in links for parent in _parents(inside)}
+    expected = {*links, *own}
+
+    def ignored(path: str) -> bool:
+        top = path.split("/", 1)[0]
+        return top in OURS or path in expected or _is_bytecode(path)
+
+    found = artifacts.compare(release.path, manifest, ignore=ignored, moved=moved)
+    return [it for it in found if not (it.what == "added" and it.path in parents)]
+
+
+def _parents(inside: str) -> list[str]:
+    parts = inside.split("/")
+    return ["/".join(parts[:count]) for count in range(1, len(parts))]
+
+
+def _is_bytecode(path: str) -> bool:
+    """Compiled at build time, or by somebody who ran the code by hand; it follows from the sources."""
+    return "__pycache__" in path.split("/")
+
+
+def check(layout: Layout, release: Release, *, force: bool, warn: Callable[[str], None]) -> None:
+    """Refuse a release that was changed since it was sealed.
+
+    Raises:
+        ReleaseChanged: it was, and ``force`` is not given; with it, the changes are only told.
+    """
+    found = [f"{it.what}: {it.path}" for it in differences(layout, release)]
+    if not found:
+        return
+    if not force:
+        raise _changed(release, found)
+    warn(f"{release.version} differs from what was published in {len(found)} places ({found[0]}); forced")
+
+
+def _changed(release: Release, found: list[str]) -> ReleaseChanged:
+    shown = [*found[:20], *([f"and {len(found) - 20} more"] if len(found) > 20 else [])]
+    return ReleaseChanged(
+        f"{release.version} is not as it was published: {len(found)} path{'s' if len(found) > 1 else ''} differ",
+        details=shown,
+        advice=(
+            f"if somebody edited it on purpose: --force takes it as it is; "
+            f"else remove releases/{release.version} and install it anew: updater fetch {release.record.tag}"
+        ),
+    )
+
+
+def report(layout: Layout, release: Release) -> Json:
+    """What ``updater verify`` tells of one release."""
+    from updater import environments
+
+    try:
+        found = [{"path": it.path, "what": it.what} for it in differences(layout, release)]
+    except ReleaseChanged as failure:
+        found = [{"path": detail, "what": "manifest"} for detail in failure.details]
+    problem = environments.problem_of(release.path, release.record.environment)
+    return {
+        "version": release.version,
+        "sound": not found and problem is None,
+        "differences": found,
+        "environment": problem,
+        "files": release.record.files,
+        "digest": release.record.digest,
+        "proof": release.record.proof,
+    }
+
+
+def changes(mine: Path, theirs: Path) -> Json:
+    """Paths added, removed and changed from one release to another, from their manifests alone."""
+    first, second = store.read(mine), store.read(theirs)
+    assert first is not None and second is not None
+    old = {entry.path: entry for entry in manifest_of(first).entries}
+    new = {entry.path: entry for entry in manifest_of(second).entries}
+    return {
+        "added": sorted(new.keys() - old.keys()),
+        "removed": sorted(old.keys() - new.keys()),
+        "changed": sorted(path for path in old.keys() & new.keys() if old[path] != new[path]),
+    }
+
+
+def donor(release: Release) -> artifacts.Donor | None:
+    """An installed release as a source of equal files for the next; None if its manifest is not sound."""
+    try:
+        manifest = manifest_of(release)
+    except ReleaseChanged:
+        return None
+    return artifacts.Donor.of(release.path, manifest)
