@@ -1,0 +1,15 @@
+"""Artifacts: from received bytes to an unpacked, hashed tree, and back from a tree to proof that it is the same.
+
+    unpacked = unpack(stream, Path("releases/.tmp-unpack"))
+    unpacked.manifest.digest            # the content address
+    compare(tree, unpacked.manifest)    # [] as long as nobody changed anything
+
+An artifact is hostile until proved otherwise: see :mod:`updater.artifacts.unpack` for what is accepted.
+"""
+
+from updater.artifacts.manifest import Entry, Manifest
+from updater.artifacts.decompress import Reader
+from updater.artifacts.unpack import Donor, Limits, Unpacked, unpack
+from updater.artifacts.verify import Difference, compare, hash_file
+
+__all__ = ["Difference", "Donor", "Entry", "Limits", "Manifest", "Reader", "Unpacked", "compare", "hash_file", "unpack"]

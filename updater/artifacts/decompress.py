@@ -1,0 +1,162 @@
+"""Received bytes → the bytes of the tar: gzip, zstd, xz, bzip2 or none, told by the first bytes and never by the name.
+
+Memory stays bounded however much a small input expands to: each step yields at most :data:`PIECE` bytes.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from updater.errors import VerificationFailed
+
+READ = 256 * 1024
+PIECE = 512 * 1024
+
+
+class Reader(Protocol):
+    """Where an artifact comes from: a file, a download."""
+
+    def read(self, count: int, /) -> bytes:
+        """At most ``count`` bytes; ``b""`` at the end."""
+        ...
+
+
+def decompressed(read: Callable[[int], bytes]) -> Iterator[bytes]:
+    """The decompressed bytes, piece by piece.
+
+    Raises:
+        VerificationFailed: the compressed stream is cut off, damaged, or followed by something else.
+    """
+    head = b""
+    while len(head) < 6 and (chunk := read(READ)):
+        head += chunk
+    if not head:
+        raise VerificationFailed("the artifact is empty")
+    chunks = _chunks(head, read)
+    if head.startswith(b"\x1f\x8b"):
+        return _gzip(chunks)
+    if head.startswith(b"\x28\xb5\x2f\xfd"):
+        return _zstd(chunks)
+    if head.startswith(b"\xfd7zXZ\x00"):
+        return _members(chunks, _new_xz, "xz")
+    if head.startswith(b"BZh"):
+        return _members(chunks, _new_bzip2, "bzip2")
+    return chunks
+
+
+def _chunks(head: bytes, read: Callable[[int], bytes]) -> Iterator[bytes]:
+    yield head
+    while chunk := read(READ):
+        yield chunk
+
+
+def damaged(kind: str, failure: Exception | None = None) -> VerificationFailed:
+    why = f": {failure}" if failure else " before its end"
+    return VerificationFailed(
+        f"the artifact's {kind} stream is {'damaged' if failure else 'cut off'}{why}",
+        advice="run the command again; if it stays so, the published file itself is broken.",
+    )
+
+
+def _gzip(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """One or more gzip members (RFC 1952); zero bytes behind the last are padding, anything else is refused."""
+    engine = zlib.decompressobj(wbits=31)
+    ended = False
+    for chunk in chunks:
+        data = chunk
+        while data:
+            if ended:
+                data = data.lstrip(b"\0")
+                if not data:
+                    break
+                engine, ended = zlib.decompressobj(wbits=31), False
+            try:
+                piece = engine.decompress(data, PIECE)
+            except zlib.error as failure:
+                raise damaged("gzip", failure) from failure
+            if piece:
+                yield piece
+            data = engine.unused_data if engine.eof else engine.unconsumed_tail
+            ended = engine.eof
+    while not ended and (piece := engine.decompress(engine.unconsumed_tail, PIECE)):
+        yield piece
+        ended = engine.eof
+    if not ended:
+        raise damaged("gzip")
+
+
+def _zstd(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """zstd frames (RFC 8878). The library does not tell a cut-off last frame from its end; the tar inside does."""
+    import zstandard
+
+    # A window of 128 MB is what `zstd --long` writes; more would be memory that a stranger chooses.
+    engine = zstandard.ZstdDecompressor(max_window_size=2**27)
+    try:
+        with engine.stream_reader(_File(chunks), read_size=READ, read_across_frames=True) as reader:  # type: ignore[arg-type]
+            while piece := reader.read(PIECE):
+                yield piece
+    except zstandard.ZstdError as failure:
+        raise damaged("zstd", failure) from failure
+
+
+class _File:
+    """Chunks as a file."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._rest = b""
+
+    def read(self, count: int) -> bytes:
+        if not self._rest:
+            self._rest = next(self._chunks, b"")
+        piece, self._rest = self._rest[:count], self._rest[count:]
+        return piece
+
+
+class _Engine(Protocol):
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def needs_input(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+
+    def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
+
+
+def _new_xz() -> _Engine:
+    import lzma
+
+    return lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=128 * 1024**2)
+
+
+def _new_bzip2() -> _Engine:
+    import bz2
+
+    return bz2.BZ2Decompressor()
+
+
+def _members(chunks: Iterator[bytes], new: Callable[[], _Engine], kind: str) -> Iterator[bytes]:
+    """xz and bzip2: one or more streams one behind the other."""
+    import lzma
+
+    engine, fresh = new(), True
+    for chunk in chunks:
+        data = chunk
+        while data or not engine.needs_input:
+            if engine.eof:
+                data = (engine.unused_data + data).lstrip(b"\0")
+                engine, fresh = new(), True
+                if not data:
+                    break
+            try:
+                piece = engine.decompress(data, PIECE)
+            except (lzma.LZMAError, OSError, EOFError, ValueError) as failure:
+                raise damaged(kind, failure) from failure
+            fresh, data = False, b""
+            if piece:
+                yield piece
+    if not engine.eof and not fresh:
+        raise damaged(kind)

@@ -1,0 +1,378 @@
+"""One streaming pass: received bytes → SHA-256 of the artifact → decompress → untar → a file, its SHA-256, its Git blob id.
+
+What is accepted: regular files, directories, symlinks that stay inside the tree, and hard links to a file that came
+before (stored as that file's content). Everything else is refused with :class:`HostileArchive` (names: see
+:mod:`updater.artifacts.names`). Nothing outside the given directory is touched, because every file is opened relative
+to the descriptor of a directory that this pass made, exclusively and without following links, and symlinks are made
+last. Modes become 0444 and 0555, directories 0755; owners and times of the archive are ignored.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import queue
+import stat
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from updater.artifacts import names
+from updater.artifacts.decompress import Reader, decompressed
+from updater.artifacts.manifest import Entry, Manifest, decode, encode, git_tree
+from updater.artifacts.tarstream import BLOCK, Member, TarStream
+from updater.errors import HostileArchive
+
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_OPEN_DIRECTORIES = 64
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a release may be at most. Sizes in bytes."""
+
+    total: int = 4 * 1024**3
+    entries: int = 250_000
+    depth: int = 64
+    path: int = 1024
+    ratio: int = 250
+    """Unpacked bytes per received byte, once :attr:`ratio_from` bytes are unpacked."""
+    ratio_from: int = 64 * 1024**2
+
+
+@dataclass(frozen=True)
+class Donor:
+    """An installed release whose equal files are shared by hard links, after a comparison of the bytes."""
+
+    tree: Path
+    files: Mapping[tuple[bytes, str], str]
+    """(SHA-256, kind) → path."""
+
+    @classmethod
+    def of(cls, tree: Path, manifest: Manifest) -> Donor:
+        return cls(tree, {(entry.sha256, entry.kind): entry.path for entry in manifest.entries if entry.is_file})
+
+
+@dataclass
+class Unpacked:
+    """The result: the tree, what it holds, and what it came from. ``commit``: as ``git archive`` wrote it, unproved."""
+
+    tree: Path
+    manifest: Manifest
+    artifact_sha256: str
+    artifact_size: int
+    commit: str | None = None
+    shared: int = 0
+    """Files that are shared with a donor."""
+
+
+def unpack(
+    source: Reader,
+    into: Path,
+    *,
+    limits: Limits | None = None,
+    donors: Sequence[Donor] = (),
+    on_bytes: Callable[[int], None] | None = None,
+    check: Callable[[], None] | None = None,
+) -> Unpacked:
+    """Unpack an artifact into the new directory ``into``.
+
+    A single directory at the top, as GitHub and sdists have it, is stripped: ``tree`` is that directory. ``on_bytes``
+    gets the bytes received so far; ``check`` is called often and may raise to cancel.
+
+    Raises:
+        HostileArchive, VerificationFailed: the archive is refused; ``into`` then holds a part of it.
+        SourceFailed, OSError: reading or writing failed.
+    """
+    into.mkdir()
+    received = _Received(source, on_bytes, check)
+    chunks = _ahead(decompressed(received.read))
+    umask = os.umask(0o022)
+    try:
+        with _Writer(into, limits or Limits(), donors, received) as writer:
+            stream = TarStream(chunks)
+            for member in stream.members():
+                writer.add(member, stream)
+            stream.drain(limit=1024**2)
+            tree, manifest = writer.finish()
+    finally:
+        os.umask(umask)
+        chunks.close()
+    return Unpacked(tree, manifest, received.hash.hexdigest(), received.count, stream.commit, writer.shared)
+
+
+class _Received:
+    """Counts and hashes what comes in."""
+
+    def __init__(
+        self, source: Reader, on_bytes: Callable[[int], None] | None, check: Callable[[], None] | None
+    ) -> None:
+        self._source, self._on_bytes, self._check = source, on_bytes, check
+        self.hash = hashlib.sha256()
+        self.count = 0
+
+    def read(self, count: int) -> bytes:
+        if self._check:
+            self._check()
+        chunk = self._source.read(count)
+        self.hash.update(chunk)
+        self.count += len(chunk)
+        if self._on_bytes:
+            self._on_bytes(self.count)
+        return chunk
+
+
+def _ahead(pieces: Iterator[bytes]) -> Generator[bytes, None, None]:
+    """The same pieces, made in a thread: inflating and hashing release the interpreter's lock while files are written."""
+    line: queue.Queue[bytes | BaseException | None] = queue.Queue(maxsize=4)
+    stop = threading.Event()
+
+    def put(item: bytes | BaseException | None) -> bool:
+        while not stop.is_set():
+            with contextlib.suppress(queue.Full):
+                line.put(item, timeout=0.1)
+                return True
+        return False
+
+    def produce() -> None:
+        try:
+            for piece in pieces:
+                if not put(piece):
+                    return
+            put(None)
+        except BaseException as failure:
+            put(failure)
+
+    thread = threading.Thread(target=produce, name="decompress", daemon=True)
+    thread.start()
+    try:
+        while (item := line.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stop.set()
+        thread.join(timeout=60)
+
+
+@dataclass
+class _Writer:
+    """Writes members below one directory, and remembers what they were."""
+
+    into: Path
+    limits: Limits
+    donors: Sequence[Donor]
+    received: _Received
+    shared: int = 0
+    _names: names.Names = field(default_factory=names.Names)
+    _entries: dict[str, Entry] = field(default_factory=dict)
+    _blobs: dict[str, bytes] = field(default_factory=dict)
+    _total: int = 0
+    _root: int = -1
+    _open: OrderedDict[str, int] = field(default_factory=OrderedDict)
+
+    def __enter__(self) -> _Writer:
+        self._root = os.open(self.into, _DIRECTORY)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for fd in (*self._open.values(), self._root):
+            os.close(fd)
+
+    def add(self, member: Member, stream: TarStream) -> None:
+        path = names.clean(member.name, max_length=self.limits.path, max_depth=self.limits.depth)
+        self._within_limits(member)
+        if not path:
+            if member.kind != "directory":
+                raise HostileArchive("a file without a name")
+            return
+        if member.kind == "file":
+            self._file(path, member, stream)
+        elif member.kind == "directory":
+            self._register(Entry(path, "D"))
+        elif member.kind == "symlink":
+            target = decode(member.linkname)
+            self._register(Entry(path, "L", target=target))
+        elif member.kind == "hardlink":
+            self._hardlink(path, member)
+        else:
+            raise HostileArchive(f"{names.shown(path)} is of a kind that no release holds ({_kind(member.kind)})")
+
+    def _within_limits(self, member: Member) -> None:
+        self._total += member.size
+        if self._total > self.limits.total:
+            raise HostileArchive(f"it unpacks to more than {self.limits.total:,} bytes")
+        if len(self._entries) >= self.limits.entries:
+            raise HostileArchive(f"it holds more than {self.limits.entries:,} entries")
+        if self._total > self.limits.ratio_from and self._total > self.limits.ratio * max(self.received.count, 1):
+            raise HostileArchive(f"it unpacks to more than {self.limits.ratio} times its size")
+
+    def _register(self, entry: Entry) -> None:
+        known = entry.path in self._entries
+        for parent in self._names.add(entry.path, entry.kind):
+            self._directory(parent)
+        if entry.kind == "D":
+            if not known:
+                self._directory(entry.path)
+        else:
+            self._entries[entry.path] = entry
+
+    def _directory(self, path: str) -> None:
+        parent, _, name = path.rpartition("/")
+        os.mkdir(encode(name), 0o755, dir_fd=self._fd(parent))
+        self._entries[path] = Entry(path, "D")
+
+    def _fd(self, directory: str) -> int:
+        """The descriptor of a directory that this pass made; a bounded number stay open."""
+        if not directory:
+            return self._root
+        fd = self._open.get(directory)
+        if fd is None:
+            parent, _, name = directory.rpartition("/")
+            fd = os.open(encode(name), _DIRECTORY, dir_fd=self._fd(parent))
+            if len(self._open) >= _OPEN_DIRECTORIES:
+                os.close(self._open.popitem(last=False)[1])
+            self._open[directory] = fd
+        else:
+            self._open.move_to_end(directory)
+        return fd
+
+    def _file(self, path: str, member: Member, stream: TarStream) -> None:
+        kind, size = "X" if member.executable else "F", member.size
+        for parent in self._names.add(path, kind):
+            self._directory(parent)
+        parent, _, name = path.rpartition("/")
+        fd = self._fd(parent)
+        if stream.buffered(size):
+            content = stream.take(size)
+            digest = hashlib.sha256(content).digest()
+            blob = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+            blob.update(content)
+            if not self._share(digest, kind, size, fd, name, content):
+                _write(fd, name, kind, [content])
+        else:
+            digest, blob = self._large(stream, fd, name, kind, size)
+        stream.skip(-size % BLOCK)
+        self._blobs[path] = blob.digest()
+        self._entries[path] = Entry(path, kind, size, digest)
+
+    def _large(self, stream: TarStream, fd: int, name: str, kind: str, size: int) -> tuple[bytes, hashlib._Hash]:
+        digest, blob = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+
+        def hashed() -> Iterator[memoryview]:
+            for piece in stream.pieces(size):
+                digest.update(piece)
+                blob.update(piece)
+                yield piece
+
+        _write(fd, name, kind, hashed())
+        donor = self._donated(digest.digest(), kind, size)
+        if donor is not None and _sha256_of(donor) == digest.digest():
+            os.unlink(encode(name), dir_fd=fd)
+            if _link(donor, fd, name):
+                self.shared += 1
+            else:  # the link failed, so the bytes are needed after all, and the donor has them
+                with open(donor, "rb") as file:
+                    _write(fd, name, kind, iter(lambda: memoryview(file.read(1 << 20)), b""))
+        return digest.digest(), blob
+
+    def _share(self, digest: bytes, kind: str, size: int, fd: int, name: str, content: memoryview) -> bool:
+        """Link a donor's file instead of writing, if its bytes are equal now: an edited donor must never spread."""
+        donor = self._donated(digest, kind, size)
+        if donor is None:
+            return False
+        with open(donor, "rb", buffering=0) as file:
+            if file.read(size + 1) != content:
+                return False
+        if not _link(donor, fd, name):
+            return False
+        self.shared += 1
+        return True
+
+    def _donated(self, digest: bytes, kind: str, size: int) -> str | None:
+        wanted = 0o555 if kind == "X" else 0o444
+        for donor in self.donors:
+            path = donor.files.get((digest, kind))
+            if path is None:
+                continue
+            place = os.path.join(donor.tree, path)
+            with contextlib.suppress(OSError):
+                found = os.lstat(place)
+                if stat.S_ISREG(found.st_mode) and stat.S_IMODE(found.st_mode) == wanted and found.st_size == size:
+                    return place
+        return None
+
+    def _hardlink(self, path: str, member: Member) -> None:
+        target = names.clean(member.linkname, max_length=self.limits.path, max_depth=self.limits.depth)
+        entry = self._entries.get(target)
+        if entry is None or not entry.is_file:
+            raise HostileArchive(f"a hard link to what is no file before it: {names.shown(path)} -> {names.shown(target)}")
+        for parent in self._names.add(path, entry.kind):
+            self._directory(parent)
+        there, _, old = target.rpartition("/")
+        here, _, new = path.rpartition("/")
+        os.link(encode(old), encode(new), src_dir_fd=self._fd(there), dst_dir_fd=self._fd(here), follow_symlinks=False)
+        self._blobs[path] = self._blobs[target]
+        self._entries[path] = Entry(path, entry.kind, entry.size, entry.sha256)
+        self._total += entry.size
+
+    def finish(self) -> tuple[Path, Manifest]:
+        """Check what can only be known at the end, make the symlinks, and hand over the tree."""
+        top = self._top()
+        cut = len(top) + 1 if top else 0
+        entries = [_moved(entry, cut) for path, entry in self._entries.items() if path != top]
+        if not any(entry.is_file for entry in entries):
+            raise HostileArchive("it holds no files")
+        for entry in entries:
+            if entry.path.split("/", 1)[0].casefold() in names.RESERVED:
+                raise HostileArchive(f"a name that belongs to updater: {names.shown(entry.path)}")
+        links = {entry.path: entry.target for entry in entries if entry.kind == "L"}
+        names.check_links(links)
+        for path, target in links.items():
+            parent, _, name = (f"{top}/{path}" if top else path).rpartition("/")
+            os.symlink(encode(target), encode(name), dir_fd=self._fd(parent))
+        blobs = {path[cut:]: blob for path, blob in self._blobs.items()}
+        return self.into / top, Manifest.of(entries, git_tree(entries, blobs))
+
+    def _top(self) -> str:
+        """The one directory at the top, if everything is in it."""
+        tops = [path for path in self._entries if "/" not in path]
+        return tops[0] if len(tops) == 1 and self._entries[tops[0]].kind == "D" else ""
+
+
+def _moved(entry: Entry, cut: int) -> Entry:
+    return Entry(entry.path[cut:], entry.kind, entry.size, entry.sha256, entry.target) if cut else entry
+
+
+def _kind(kind: str) -> str:
+    flags = {"3": "a character device", "4": "a block device", "6": "a FIFO", "S": "a sparse file"}
+    flag = kind.removeprefix("other:")
+    return flags.get(flag, f"type {ascii(flag)}")
+
+
+def _write(directory: int, name: str, kind: str, pieces: Iterator[memoryview] | list[memoryview]) -> None:
+    fd = os.open(encode(name), _CREATE, 0o555 if kind == "X" else 0o444, dir_fd=directory)
+    try:
+        for piece in pieces:
+            done = os.write(fd, piece)
+            while done < len(piece):
+                done += os.write(fd, piece[done:])
+    finally:
+        os.close(fd)
+
+
+def _link(donor: str, directory: int, name: str) -> bool:
+    try:
+        os.link(donor, encode(name), dst_dir_fd=directory, follow_symlinks=False)
+        return True
+    except OSError:  # another filesystem, too many links, or a filesystem without them
+        return False
+
+
+def _sha256_of(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
