@@ -1,0 +1,135 @@
+"""The launcher of a process: a ``sh`` script for one process of one release.
+
+It does everything by itself, so that a shell needs nothing else to start the application: finds the root from its own
+place, enters the release's real directory (never through ``current``, F20), sets the environment, opens the log, writes
+the pid file, and becomes the process.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+
+from updater import durable
+from updater.config import ProcessConfig
+from updater.layout import Layout
+
+LOG_KEPT = 20 * 1024**2
+"""Bytes after which a process's log is moved to ``<name>.log.1`` at the next start."""
+
+STARTED = "--- started"
+"""How the line in a log begins that marks a start."""
+
+_TEXT = r"""#!/bin/sh
+# Starts the process "@NAME@" of release @VERSION@. Written by updater, and run by its emergency scripts as well.
+# By hand: sh "$0" &
+set -eu
+exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-   # a lock that a calling shell holds is not ours to keep
+
+here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd -P)
+root=$(CDPATH='' cd -- "$here/../../.." && pwd -P)
+release=$root/releases/@VERSION_QUOTED@
+pid_file=$root/.updater/run/@NAME@.pid
+log=$root/shared/logs/@NAME@.log
+
+started() {   # when did process $1 start? the same text that updater computes
+    if [ -r "/proc/$1/stat" ]; then
+        read -r line <"/proc/$1/stat" || return 1
+        line=${line##*) }
+        # shellcheck disable=SC2086
+        set -- $line
+        [ "$1" != Z ] && echo "${20}"
+    else
+        # shellcheck disable=SC2046
+        set -- $(LC_ALL=C ps -o state=,lstart= -p "$1")
+        case ${1-Z} in Z*) return 1 ;; esac
+        shift
+        echo "$*"
+    fi
+}
+
+boot() {
+    cat /proc/sys/kernel/random/boot_id 2>/dev/null || sysctl -n kern.bootsessionuuid 2>/dev/null || :
+}
+
+field() { sed -n "s/^$1=//p" "$pid_file" 2>/dev/null || :; }
+
+old=$(field pid)
+if [ -n "$old" ] && [ "$(field boot)" = "$(boot)" ] && [ "$(field start)" = "$(started "$old" 2>/dev/null || echo gone)" ]; then
+    echo "error: @NAME@ is running already: pid $old of release $(field release)" >&2
+    exit 1
+fi
+
+mkdir -p "$root/.updater/run" "$root/shared/logs"
+if [ -f "$log" ] && [ "$(wc -c <"$log")" -gt @LOG_KEPT@ ]; then
+    mv -f "$log" "$log.1"
+fi
+
+cd "$release"/@CWD@
+unset PYTHONPATH PYTHONHOME PYTHONSTARTUP VIRTUAL_ENV UPDATER_TRIAL || :
+export UPDATER_ROOT="$root" UPDATER_SHARED="$root/shared" UPDATER_RELEASE=@VERSION_QUOTED@ UPDATER_PROCESS=@NAME@
+export UPDATER_TRIAL_FILE="$root/.updater/trial"
+if [ -e "$UPDATER_TRIAL_FILE" ]; then export UPDATER_TRIAL=1; fi
+export VIRTUAL_ENV="$release/.venv" PATH="$release/.venv/bin:$PATH"
+export PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+@ENV@
+set -- @COMMAND@
+since=$(date -u +%Y-%m-%dT%H:%M:%SZ)
+printf '@STARTED@ %s, release %s, pid %s\n' "$since" @VERSION_QUOTED@ "$$" >>"$log"
+{
+    echo "pid=$$"
+    echo "start=$(started $$)"
+    echo "boot=$(boot)"
+    echo "process=@NAME@"
+    echo "release="@VERSION_QUOTED@
+    echo "since=$since"
+} >"$pid_file.$$"
+mv -f "$pid_file.$$" "$pid_file"
+exec "$@" >>"$log" 2>&1 </dev/null
+"""
+
+
+def text(process: ProcessConfig, version: str) -> str:
+    """The launcher's text for one process of one release."""
+    values = {
+        "@NAME@": process.name,
+        "@VERSION@": version,
+        "@VERSION_QUOTED@": shlex.quote(version),
+        "@LOG_KEPT@": str(LOG_KEPT),
+        "@CWD@": shlex.quote(process.cwd),
+        "@STARTED@": STARTED,
+        "@ENV@": "\n".join(f"export {name}={shlex.quote(value)}" for name, value in process.env.items()),
+        "@COMMAND@": command(process),
+    }
+    found = _TEXT
+    for mark, value in values.items():
+        found = found.replace(mark, value)
+    return found
+
+
+def command(process: ProcessConfig) -> str:
+    """The command as shell words. ``python`` is the release's own, by its resolved path: so the process list tells
+    from which release a process runs."""
+    first, *rest = process.command
+    if first in ("python", "python3"):
+        word = '"$release/.venv/bin/python"'
+    elif first.startswith(("./", "../")) or "/" not in first:
+        word = shlex.quote(first)
+    else:
+        word = shlex.quote(first) if os.path.isabs(first) else f'"$release"/{shlex.quote(first)}'
+    return " ".join([word, *map(shlex.quote, rest)])
+
+
+def write(layout: Layout, process: ProcessConfig, version: str) -> Path:
+    """Write the launcher if it is not there as it should be; returns its path."""
+    path = layout.launcher(version, process.name)
+    wanted = text(process, version).encode()
+    try:
+        if path.read_bytes() == wanted and path.stat().st_mode & 0o111:
+            return path
+    except OSError:
+        pass
+    durable.make_directory(path.parent)
+    durable.write(path, wanted, mode=0o755)
+    return path

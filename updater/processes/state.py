@@ -1,0 +1,103 @@
+"""What runs now: pid files, believed only as far as the facts bear them out."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from updater.config import Config
+from updater.layout import Layout
+from updater.processes.launcher import STARTED
+from updater.records import moment
+from updater.subprocesses import Identity, read_fields
+
+
+@dataclass(frozen=True)
+class Running:
+    """A managed process that lives."""
+
+    name: str
+    identity: Identity
+    release: str
+    since: str
+
+
+@dataclass(frozen=True)
+class Status:
+    """What is known of a configured process. ``state``: ``running``, ``died`` (it was started and is gone) or ``stopped``.
+
+    ``uptime`` in seconds.
+    """
+
+    name: str
+    state: str
+    pid: int | None = None
+    release: str | None = None
+    since: str | None = None
+    uptime: float | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def find(layout: Layout, name: str) -> Running | None:
+    """The process of that name, if its pid file names a living process beyond doubt."""
+    fields = read_fields(layout.pid_file(name))
+    identity = Identity.parse(fields)
+    if identity is None or not identity.alive():
+        return None
+    return Running(name, identity, fields.get("release", ""), fields.get("since", ""))
+
+
+def running(layout: Layout) -> list[Running]:
+    """Every managed process that lives, also one that the configuration no longer names."""
+    return [found for name in _recorded(layout) if (found := find(layout, name))]
+
+
+def _recorded(layout: Layout) -> Iterator[str]:
+    with contextlib.suppress(FileNotFoundError):
+        for path in sorted(layout.run.iterdir()):
+            if path.name.endswith(".pid") and not path.name.startswith("."):
+                yield path.name.removesuffix(".pid")
+
+
+def status(layout: Layout, config: Config) -> list[Status]:
+    """Every configured process, in the order of the configuration, then living ones that it no longer names."""
+    names = list(config.processes)
+    names += [one.name for one in running(layout) if one.name not in config.processes]
+    return [_status(layout, name) for name in names]
+
+
+def _status(layout: Layout, name: str) -> Status:
+    found = find(layout, name)
+    if found is None:
+        fields = read_fields(layout.pid_file(name))
+        return Status(name, "died" if fields else "stopped", release=fields.get("release"), since=fields.get("since"))
+    since = moment(found.since)
+    uptime = max(0.0, (datetime.now(UTC) - since).total_seconds()) if since else None
+    return Status(name, "running", found.identity.pid, found.release, found.since, uptime)
+
+
+def last_lines(layout: Layout, name: str, count: int = 12) -> list[str]:
+    """The last lines that a process wrote since its last start."""
+    lines: list[str] = []
+    with contextlib.suppress(OSError), layout.process_log(name).open("rb") as file:
+        file.seek(0, 2)
+        file.seek(max(0, file.tell() - 64 * 1024))
+        lines = file.read().decode("utf-8", "replace").splitlines()
+    marks = [index for index, line in enumerate(lines) if line.startswith(STARTED)]
+    return [line[:500] for line in lines[marks[-1] + 1 if marks else 0 :]][-count:]
+
+
+def wait_until(condition: Any, seconds: float, *, every: float = 0.02) -> bool:
+    """Wait for a condition, at most ``seconds``; whether it came true."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(every)
+    return True
