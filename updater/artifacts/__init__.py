@@ -12,4 +12,15 @@ from updater.artifacts.decompress import Reader
 from updater.artifacts.unpack import Donor, Limits, Unpacked, unpack
 from updater.artifacts.verify import Difference, compare, hash_file
 
-__all__ = ["Difference", "Donor", "Entry", "Limits", "Manifest", "Reader", "Unpacked", "compare", "hash_file", "unpack"]
+__all__ = [
+    "Difference",
+    "Donor",
+    "Entry",
+    "Limits",
+    "Manifest",
+    "Reader",
+    "Unpacked",
+    "compare",
+    "hash_file",
+    "unpack",
+]

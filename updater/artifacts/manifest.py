@@ -96,11 +96,15 @@ class Manifest:
             raise ValueError("not a manifest of version 1")
         return cls(tuple(_parse(line) for line in raw[len(HEADER) :].split(b"\n")[:-1]))
 
-    def sums(self, *, moved: Mapping[str, str] | None = None, extra: Mapping[str, str] | None = None) -> bytes:
+    def sums(
+        self, *, moved: Mapping[str, str] | None = None, extra: Mapping[str, str] | None = None
+    ) -> bytes:
         """The files in the format of ``sha256sum``, for a shell to check; ``moved`` gives files that lie elsewhere now,
         ``extra`` further files with their SHA-256 in hex."""
         moved = moved or {}
-        lines = [_sum(entry.sha256.hex(), _moved(entry.path, moved)) for entry in self.entries if entry.is_file]
+        lines = [
+            _sum(entry.sha256.hex(), _moved(entry.path, moved)) for entry in self.entries if entry.is_file
+        ]
         lines += [_sum(digest, path) for path, digest in (extra or {}).items()]
         return b"".join(lines)
 

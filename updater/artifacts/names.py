@@ -28,7 +28,9 @@ def clean(raw: bytes, *, max_length: int, max_depth: int) -> str:
     if raw.startswith(b"/"):
         raise HostileArchive(f"an absolute name: {shown(raw)}")
     if not raw or len(raw) > max_length:
-        raise HostileArchive("an empty name" if not raw else f"a name of {len(raw)} bytes: {shown(raw[:80])}…")
+        raise HostileArchive(
+            "an empty name" if not raw else f"a name of {len(raw)} bytes: {shown(raw[:80])}…"
+        )
     if not _CONTROL.isdisjoint(raw):
         raise HostileArchive(f"a name with a control character: {shown(raw)}")
     parts = [part for part in raw.split(b"/") if part not in (b"", b".")]
@@ -91,7 +93,9 @@ class Names:
     def _put(self, path: str, kind: str) -> None:
         other = self._folded.setdefault(folded(path), path)
         if other != path:
-            raise HostileArchive(f"names that differ only in case or Unicode form: {shown(other)} and {shown(path)}")
+            raise HostileArchive(
+                f"names that differ only in case or Unicode form: {shown(other)} and {shown(path)}"
+            )
         self.kinds[path] = kind
 
 
@@ -103,7 +107,9 @@ def check_links(links: Mapping[str, str]) -> None:
     """
     for path, target in links.items():
         if not target or target.startswith("/") or "\0" in target:
-            raise HostileArchive(f"a symlink with an absolute or empty target: {shown(path)} -> {shown(target)}")
+            raise HostileArchive(
+                f"a symlink with an absolute or empty target: {shown(path)} -> {shown(target)}"
+            )
         if any(ord(char) < 0x20 or ord(char) == 0x7F for char in target):
             raise HostileArchive(f"a symlink with a control character in its target: {shown(path)}")
         _follow(path, links)
@@ -120,7 +126,9 @@ def _follow(path: str, links: Mapping[str, str]) -> None:
             continue
         if part == "..":
             if not place:
-                raise HostileArchive(f"a symlink that leads out of the release: {shown(path)} -> {shown(links[path])}")
+                raise HostileArchive(
+                    f"a symlink that leads out of the release: {shown(path)} -> {shown(links[path])}"
+                )
             place.pop()
             continue
         place.append(part)

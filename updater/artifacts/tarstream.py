@@ -60,7 +60,8 @@ class TarStream:
         while len(self._buffer) - self._at < count:
             if not self._more():
                 raise Truncated(
-                    "the archive is cut off", advice="run the command again; if it stays so, the published file is broken."
+                    "the archive is cut off",
+                    advice="run the command again; if it stays so, the published file is broken.",
                 )
         begin, self._at = self._at, self._at + count
         return self._buffer[begin : self._at]
@@ -136,7 +137,9 @@ def _checked(header: bytes) -> bytes:
     except VerificationFailed:
         wanted = -1
     if wanted != sum(header) - sum(header[148:156]) + 8 * 32:
-        raise VerificationFailed("the archive is damaged: a header's checksum does not fit, or it is no tar archive at all")
+        raise VerificationFailed(
+            "the archive is damaged: a header's checksum does not fit, or it is no tar archive at all"
+        )
     return header
 
 
@@ -147,7 +150,9 @@ def _number(field: bytes) -> int:
     try:
         return int(field.split(b"\0", 1)[0].strip() or b"0", 8)
     except ValueError:
-        raise VerificationFailed("the archive is damaged: a header holds no number where one belongs") from None
+        raise VerificationFailed(
+            "the archive is damaged: a header holds no number where one belongs"
+        ) from None
 
 
 def _pax(body: bytes) -> dict[str, bytes]:
@@ -183,6 +188,8 @@ def _member(header: bytes, flag: bytes, size: int, overrides: dict[str, bytes]) 
     if flag in _FILES:
         kind = "directory" if flag == b"\0" and name.endswith(b"/") else "file"
     else:
-        kind = {b"5": "directory", b"2": "symlink", b"1": "hardlink"}.get(flag, f"other:{flag.decode('latin-1')}")
+        kind = {b"5": "directory", b"2": "symlink", b"1": "hardlink"}.get(
+            flag, f"other:{flag.decode('latin-1')}"
+        )
     executable = bool(_number(header[100:108]) & 0o111)
     return Member(name, kind, size if kind == "file" or kind.startswith("other") else 0, executable, link)

@@ -54,7 +54,9 @@ class Donor:
 
     @classmethod
     def of(cls, tree: Path, manifest: Manifest) -> Donor:
-        return cls(tree, {(entry.sha256, entry.kind): entry.path for entry in manifest.entries if entry.is_file})
+        return cls(
+            tree, {(entry.sha256, entry.kind): entry.path for entry in manifest.entries if entry.is_file}
+        )
 
 
 @dataclass
@@ -200,7 +202,9 @@ class _Writer:
         elif member.kind == "hardlink":
             self._hardlink(path, member)
         else:
-            raise HostileArchive(f"{names.shown(path)} is of a kind that no release holds ({_kind(member.kind)})")
+            raise HostileArchive(
+                f"{names.shown(path)} is of a kind that no release holds ({_kind(member.kind)})"
+            )
 
     def _within_limits(self, member: Member) -> None:
         self._total += member.size
@@ -208,7 +212,9 @@ class _Writer:
             raise HostileArchive(f"it unpacks to more than {self.limits.total:,} bytes")
         if len(self._entries) >= self.limits.entries:
             raise HostileArchive(f"it holds more than {self.limits.entries:,} entries")
-        if self._total > self.limits.ratio_from and self._total > self.limits.ratio * max(self.received.count, 1):
+        if self._total > self.limits.ratio_from and self._total > self.limits.ratio * max(
+            self.received.count, 1
+        ):
             raise HostileArchive(f"it unpacks to more than {self.limits.ratio} times its size")
 
     def _register(self, entry: Entry) -> None:
@@ -260,7 +266,9 @@ class _Writer:
         self._blobs[path] = blob.digest()
         self._entries[path] = Entry(path, kind, size, digest)
 
-    def _large(self, stream: TarStream, fd: int, name: str, kind: str, size: int) -> tuple[bytes, hashlib._Hash]:
+    def _large(
+        self, stream: TarStream, fd: int, name: str, kind: str, size: int
+    ) -> tuple[bytes, hashlib._Hash]:
         digest, blob = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
 
         def hashed() -> Iterator[memoryview]:
@@ -302,7 +310,11 @@ class _Writer:
             place = os.path.join(donor.tree, path)
             with contextlib.suppress(OSError):
                 found = os.lstat(place)
-                if stat.S_ISREG(found.st_mode) and stat.S_IMODE(found.st_mode) == wanted and found.st_size == size:
+                if (
+                    stat.S_ISREG(found.st_mode)
+                    and stat.S_IMODE(found.st_mode) == wanted
+                    and found.st_size == size
+                ):
                     return place
         return None
 
@@ -310,12 +322,20 @@ class _Writer:
         target = names.clean(member.linkname, max_length=self.limits.path, max_depth=self.limits.depth)
         entry = self._entries.get(target)
         if entry is None or not entry.is_file:
-            raise HostileArchive(f"a hard link to what is no file before it: {names.shown(path)} -> {names.shown(target)}")
+            raise HostileArchive(
+                f"a hard link to what is no file before it: {names.shown(path)} -> {names.shown(target)}"
+            )
         for parent in self._names.add(path, entry.kind):
             self._directory(parent)
         there, _, old = target.rpartition("/")
         here, _, new = path.rpartition("/")
-        os.link(encode(old), encode(new), src_dir_fd=self._fd(there), dst_dir_fd=self._fd(here), follow_symlinks=False)
+        os.link(
+            encode(old),
+            encode(new),
+            src_dir_fd=self._fd(there),
+            dst_dir_fd=self._fd(here),
+            follow_symlinks=False,
+        )
         self._blobs[path] = self._blobs[target]
         self._entries[path] = Entry(path, entry.kind, entry.size, entry.sha256)
         self._total += entry.size

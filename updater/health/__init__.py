@@ -120,7 +120,9 @@ def watch(
         if failing:
             again = _again(layout, config, version, failing)
             if again:
-                raise _unhealthy(layout, again, f"{RETRIES + 1} of {RETRIES + 1} tries, {seen:.0f} s after it was healthy")
+                raise _unhealthy(
+                    layout, again, f"{RETRIES + 1} of {RETRIES + 1} tries, {seen:.0f} s after it was healthy"
+                )
         _pause(min(health.interval, max(0.0, begun + health.watch - time.monotonic())), check)
     _no_process_lost(layout, names, before)
     _warn_of(results, warn)
@@ -146,7 +148,9 @@ def _no_process_lost(layout: Layout, names: Sequence[str], before: dict[str, sta
             how = (control.exit_text(was.identity.pid) if was else None) or "died"
             raise HealthFailed(f"{name} {how}", details=control.evidence(layout, name))
         if was is None or now.identity != was.identity:
-            raise HealthFailed(f"{name} was restarted by somebody else", details=control.evidence(layout, name))
+            raise HealthFailed(
+                f"{name} was restarted by somebody else", details=control.evidence(layout, name)
+            )
 
 
 def _unhealthy(layout: Layout, failing: list[Result], tries: str) -> HealthFailed:

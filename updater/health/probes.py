@@ -69,7 +69,9 @@ def _http(subject: Subject, probe: ProbeConfig) -> Answer:
     else:
         connection = http.client.HTTPConnection(host, parts.port, timeout=probe.timeout)
     try:
-        connection.request("GET", path, headers={"User-Agent": "updater", "Accept": "*/*", "Connection": "close"})
+        connection.request(
+            "GET", path, headers={"User-Agent": "updater", "Accept": "*/*", "Connection": "close"}
+        )
         answer = connection.getresponse()
         body = answer.read(BODY).decode("utf-8", "replace")
     except (OSError, http.client.HTTPException) as failure:
@@ -129,7 +131,9 @@ def _command(subject: Subject, probe: ProbeConfig) -> Answer:
     done = subprocesses.run([word, *rest], cwd=release / subject.process.cwd, env=env, timeout=probe.timeout)
     shown = " ".join(probe.command)
     if done.timed_out:
-        return Answer(False, f"`{shown}` did not end within {probe.timeout:g} s", tuple(done.tail(5).splitlines()))
+        return Answer(
+            False, f"`{shown}` did not end within {probe.timeout:g} s", tuple(done.tail(5).splitlines())
+        )
     return Answer(done.status == 0, f"`{shown}` exited with {done.status}", tuple(done.tail(5).splitlines()))
 
 

@@ -55,7 +55,8 @@ def start(
             check()
         if name not in config.processes:
             raise UsageError(
-                f"there is no process {name!r}", advice=f"one of: {', '.join(config.processes) or 'none are configured'}"
+                f"there is no process {name!r}",
+                advice=f"one of: {', '.join(config.processes) or 'none are configured'}",
             )
         started.append(_start_one(layout, config.processes[name], version))
     return started
@@ -76,7 +77,9 @@ def _start_one(layout: Layout, process: ProcessConfig, version: str) -> Running:
         cwd=layout.root, start_new_session=True, close_fds=True,
     )  # fmt: skip
     assert child.stderr is not None
-    said = child.stderr.read().decode("utf-8", "replace").strip()  # the launcher closes it when it becomes the process
+    said = (
+        child.stderr.read().decode("utf-8", "replace").strip()
+    )  # the launcher closes it when it becomes the process
     child.stderr.close()
     _children[child.pid] = child
     found = state.find(layout, process.name)
@@ -86,7 +89,8 @@ def _start_one(layout: Layout, process: ProcessConfig, version: str) -> Running:
     status = exit_text(child.pid, wait=START_TIMEOUT)
     lines = [*([said] if said else []), *state.last_lines(layout, process.name)]
     raise ProcessFailed(
-        f"{process.name} {status or 'did not start'} at once", details=_log_details(layout, process.name, lines)
+        f"{process.name} {status or 'did not start'} at once",
+        details=_log_details(layout, process.name, lines),
     )
 
 

@@ -52,7 +52,11 @@ def releases_of(layout: Layout, seen: Seen) -> set[str]:
     for word in seen.arguments:
         if os.path.isabs(word):
             # Not the word itself: .venv/bin/python is a link to an interpreter outside of any release.
-            found.add(_release(layout, os.path.join(os.path.realpath(os.path.dirname(word)), os.path.basename(word))))
+            found.add(
+                _release(
+                    layout, os.path.join(os.path.realpath(os.path.dirname(word)), os.path.basename(word))
+                )
+            )
     return {version for version in found if version}
 
 

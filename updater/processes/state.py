@@ -76,7 +76,9 @@ def _status(layout: Layout, name: str) -> Status:
     found = find(layout, name)
     if found is None:
         fields = read_fields(layout.pid_file(name))
-        return Status(name, "died" if fields else "stopped", release=fields.get("release"), since=fields.get("since"))
+        return Status(
+            name, "died" if fields else "stopped", release=fields.get("release"), since=fields.get("since")
+        )
     since = moment(found.since)
     uptime = max(0.0, (datetime.now(UTC) - since).total_seconds()) if since else None
     return Status(name, "running", found.identity.pid, found.release, found.since, uptime)

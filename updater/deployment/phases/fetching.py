@@ -74,9 +74,13 @@ def _pass(
     durable.make_directory(tx.layout.cache)
     have = part.stat().st_size if validator else 0
     limit = tx.config.source.max_size
-    with part.open("r+b" if validator else "wb") as file, tx.cancel.interrupting(), sources.resuming(
-        found.port, found.artifact, offset=have, validator=validator, max_size=limit
-    ) as rest:
+    with (
+        part.open("r+b" if validator else "wb") as file,
+        tx.cancel.interrupting(),
+        sources.resuming(
+            found.port, found.artifact, offset=have, validator=validator, max_size=limit
+        ) as rest,
+    ):
         if rest.validator:
             known = {"location": found.artifact.location, "validator": rest.validator, "boot": boot_id()}
             durable.write_quick(note, json.dumps(known))

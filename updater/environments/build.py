@@ -1,0 +1,353 @@
+"""Builds an environment: a clone of an earlier one, a clone brought up to date, or a fresh one."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from updater import durable
+from updater.config import EnvironmentConfig
+from updater.environments import inspect, installers, requirements, tools
+from updater.environments.record import EnvironmentRecord
+from updater.environments.requirements import Requirements
+from updater.environments.tools import Python
+from updater.errors import EnvironmentFailed
+from updater.layout import ReleaseFiles
+
+OLD = ".release/venv.old"
+"""Where a rebuild puts the environment that it replaces, until the new one is on record."""
+
+
+@dataclass
+class Site:
+    """One build: where, what, and how its children are run."""
+
+    release: Path
+    config: EnvironmentConfig
+    keep_fds: Sequence[int] = ()
+    record: Path | None = None
+    on_line: Callable[[str], None] | None = None
+    check: Callable[[], None] | None = None
+    warn: Callable[[str], None] | None = None
+    deadline: float = field(default=0.0)
+
+    @property
+    def environment(self) -> Path:
+        return self.release / ReleaseFiles.ENVIRONMENT
+
+    def tries(self, command: Sequence[str | os.PathLike[str]]) -> bool:
+        """Run an installer that may fail because a better way exists. Returns whether it succeeded."""
+        from updater import subprocesses
+
+        done = subprocesses.run(
+            command, cwd=self.release, env=tools.child_environment(), timeout=max(1.0, self.deadline - time.monotonic()),
+            keep_fds=self.keep_fds, record=self.record, check=self.check,
+        )  # fmt: skip
+        return done.status == 0
+
+    def run(self, command: Sequence[str | os.PathLike[str]], what: str) -> str:
+        """Run an installer; every exit code counts (F38).
+
+        Raises:
+            EnvironmentFailed: it failed; with the end of its own output.
+        """
+        from updater import subprocesses
+
+        done = subprocesses.run(
+            command, cwd=self.release, env=tools.child_environment(), timeout=max(1.0, self.deadline - time.monotonic()),
+            keep_fds=self.keep_fds, record=self.record, on_line=self.on_line, check=self.check,
+        )  # fmt: skip
+        if done.timed_out:
+            raise EnvironmentFailed(
+                f"{what} did not end within {self.config.timeout:g} s", details=done.tail().splitlines(),
+                advice="raise [environment] timeout, or see what it waits for.",
+            )  # fmt: skip
+        if done.status != 0:
+            raise EnvironmentFailed(
+                f"{what} failed with exit code {done.status}",
+                details=[f"$ {' '.join(os.fspath(word) for word in command)}", *done.tail().splitlines()],
+                advice=_advice(done.output),
+            )
+        return done.output
+
+
+def _advice(output: str) -> str | None:
+    text = output.lower()
+    for words, advice in (
+        (("hash", "mismatch"), "a download differs from the hash in the requirements: do not go on; ask the publisher."),
+        (("no solution found",), "the requirements contradict each other, or ask for a version that does not exist."),
+        (("no matching distribution",), "a package or version does not exist for this Python and platform."),
+        (("failed to fetch",), "the package index cannot be reached: look at the network and the proxy settings."),
+        (("connection",), "the package index cannot be reached: look at the network and the proxy settings."),
+        (("gcc",), "a package must be compiled and there is no compiler: install one, or publish wheels with the release."),
+        (("error: command 'cc'",), "a package must be compiled and there is no compiler: install one."),
+    ):  # fmt: skip
+        if all(word in text for word in words):
+            return advice
+    return None
+
+
+def build(
+    release: Path,
+    config: EnvironmentConfig,
+    *,
+    donors: Sequence[Path] = (),
+    keep_fds: Sequence[int] = (),
+    record: Path | None = None,
+    on_line: Callable[[str], None] | None = None,
+    check: Callable[[], None] | None = None,
+    warn: Callable[[str], None] | None = None,
+) -> EnvironmentRecord:
+    """Build ``release/.venv`` from what the release brings.
+
+    ``donors``: other releases, the likeliest first. What a kill leaves half-built is removed by the next build.
+
+    Raises:
+        EnvironmentFailed: it cannot be built; the release's directory may hold a part of it.
+    """
+    site = Site(release, config, keep_fds, record, on_line, check, warn, time.monotonic() + config.timeout)
+    durable.remove_tree(site.environment)
+    return _build(site, donors)
+
+
+def _build(site: Site, donors: Sequence[Path]) -> EnvironmentRecord:
+    begun = time.monotonic()
+    wanted = requirements.find(site.release, site.config.requirements)
+    tool = tools.choose_tool(site.config)
+    known = [(donor, found) for donor in donors if (found := _record_of(donor))]
+    python = tools.choose_python(site.config.python, wanted.requires_python, _still_there(known))
+    fingerprint = _fingerprint(wanted, tool, python)
+    cloned = _clone(site, tool, python, fingerprint, known, wanted)
+    if cloned is None or not cloned.equal:
+        if cloned is None:
+            installers.create(site, tool, python)
+        installers.install(site, tool, wanted, fresh=cloned is None)
+    compile_tree(site, donors)
+    return EnvironmentRecord(
+        tool="venv" if tool == "venv" else "uv",
+        tool_version=cloned.record.tool_version if cloned and cloned.equal else _version(tool),
+        kind=wanted.kind,
+        files=wanted.files,
+        python=python.path,
+        python_version=python.text,
+        interpreter=inspect.stat_of(site.environment / "bin" / "python") or "",
+        fingerprint=fingerprint,
+        listing=cloned.record.listing
+        if cloned and cloned.equal
+        else inspect.listing(site.environment, seal=True),
+        packages=cloned.record.packages if cloned and cloned.equal else _packages(site.environment),
+        seconds=round(time.monotonic() - begun, 3),
+        cloned_from=cloned.donor if cloned else None,
+    )
+
+
+def _version(tool: str) -> str:
+    return platform.python_version() if tool == "venv" else tools.uv_version(tool)
+
+
+def _record_of(donor: Path) -> EnvironmentRecord | None:
+    from updater.records import read_json
+
+    return EnvironmentRecord.from_json((read_json(donor / ReleaseFiles.RECORD) or {}).get("environment"))
+
+
+def _still_there(known: Sequence[tuple[Path, EnvironmentRecord]]) -> list[Python]:
+    """The interpreters of earlier releases that are the same file as then: no release changes its Python by accident."""
+    found = []
+    for donor, record in known:
+        numbers = [int(part) for part in record.python_version.split(".") if part.isdigit()]
+        if len(numbers) == 3 and inspect.stat_of(donor / ".venv" / "bin" / "python") == record.interpreter:
+            found.append(Python(record.python, (numbers[0], numbers[1], numbers[2])))
+    return found
+
+
+def _fingerprint(wanted: Requirements, tool: str, python: Python) -> str:
+    parts = (
+        "1", "venv" if tool == "venv" else "uv", python.path, python.text, platform.machine(), wanted.kind,
+        str(wanted.project), str(wanted.hashes), str(wanted.wheels), wanted.content,
+    )  # fmt: skip
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Cloned:
+    """A clone of a donor's environment. ``equal``: nothing remains to be installed."""
+
+    donor: str
+    record: EnvironmentRecord
+    equal: bool
+
+
+def _clone(
+    site: Site,
+    tool: str,
+    python: Python,
+    fingerprint: str,
+    known: Sequence[tuple[Path, EnvironmentRecord]],
+    wanted: Requirements,
+) -> Cloned | None:
+    """Clone the best donor by hard links. Only uv's relocatable environments can be moved (F43)."""
+    if tool == "venv":
+        return None
+    usable = [
+        (path, record) for path, record in known if record.tool == "uv" and record.python == python.path
+    ]
+    nearest = usable[0] if usable and wanted.kind != "none" else None
+    best = next((it for it in usable if it[1].fingerprint == fingerprint), nearest)
+    if best is None:
+        return None
+    donor, record = best
+    if not _link_tree(donor / ReleaseFiles.ENVIRONMENT, site.environment, record.listing):
+        durable.remove_tree(site.environment)
+        return None
+    return Cloned(donor.name, record, record.fingerprint == fingerprint)
+
+
+def _link_tree(source: Path, target: Path, listing: str) -> bool:
+    """Clone a directory by hard links; False if it cannot be, or if it is not what its record says: an environment
+    that was edited by hand must never spread."""
+    try:
+        if inspect.listing(source) != listing:
+            return False
+        _link_directory(os.fspath(source), os.fspath(target))
+    except OSError:  # another filesystem, too many links, a filesystem without them, no such donor
+        return False
+    return True
+
+
+def _link_directory(source: str, target: str) -> None:
+    os.mkdir(target)
+    with os.scandir(source) as entries:
+        for entry in entries:
+            place = os.path.join(target, entry.name)
+            if entry.is_symlink():
+                os.symlink(os.readlink(entry.path), place)
+            elif entry.is_dir(follow_symlinks=False):
+                _link_directory(entry.path, place)
+            else:
+                os.link(entry.path, place, follow_symlinks=False)
+
+
+def _packages(environment: Path) -> tuple[tuple[str, str], ...]:
+    found = set()
+    for path in environment.glob("lib/python*/site-packages/*.dist-info"):
+        name, _, version = path.name.removesuffix(".dist-info").rpartition("-")
+        found.add((name.replace("_", "-").lower(), version))
+    return tuple(sorted(found))
+
+
+def compile_tree(site: Site, donors: Sequence[Path] = ()) -> None:
+    """Byte-compile the release's own modules, so that no start is slower than another and none writes into the release.
+
+    Sources that are shared with a donor share its bytecode too (same inode, same time stamp: still valid).
+    """
+    missing = [path for path in _sources(site.release) if not _share_bytecode(site.release, path, donors)]
+    if not missing:
+        return
+    listed = site.release / ReleaseFiles.RECORDS / durable.temporary_name("compile")
+    listed.parent.mkdir(exist_ok=True)
+    try:
+        listed.write_bytes(b"".join(os.fsencode(path) + b"\n" for path in missing))
+        python = site.environment / "bin" / "python"
+        from updater import subprocesses
+
+        # A source that does not compile (a template, a test for another Python) is the application's own affair.
+        subprocesses.run(
+            [python, "-I", "-m", "compileall", "-q", "-i", listed], cwd=site.release, env=tools.child_environment(),
+            timeout=max(1.0, site.deadline - time.monotonic()), keep_fds=site.keep_fds, record=site.record, check=site.check,
+        )  # fmt: skip
+    finally:
+        listed.unlink(missing_ok=True)
+
+
+def _sources(release: Path) -> list[str]:
+    found = []
+    for directory, folders, files in os.walk(release):
+        if directory == os.fspath(release):
+            folders[:] = [name for name in folders if name not in (".venv", ".release")]
+        found += [os.path.join(directory, name) for name in files if name.endswith(".py")]
+    return found
+
+
+def _share_bytecode(release: Path, source: str, donors: Sequence[Path]) -> bool:
+    directory, name = os.path.split(source)
+    below = os.path.relpath(directory, release)
+    for donor in donors[:2]:
+        other = os.path.join(donor, below)
+        try:
+            if not os.path.samestat(os.lstat(os.path.join(other, name)), os.lstat(source)):
+                continue
+            compiled = [
+                it
+                for it in os.listdir(os.path.join(other, "__pycache__"))
+                if it.startswith(f"{name[:-3]}.cpython-")
+            ]
+            for it in compiled:
+                os.makedirs(os.path.join(directory, "__pycache__"), exist_ok=True)
+                os.link(os.path.join(other, "__pycache__", it), os.path.join(directory, "__pycache__", it))
+        except OSError:
+            continue
+        if compiled:
+            return True
+    return False
+
+
+def rebuild(
+    release: Path,
+    config: EnvironmentConfig,
+    *,
+    donors: Sequence[Path] = (),
+    keep_fds: Sequence[int] = (),
+    record: Path | None = None,
+    on_line: Callable[[str], None] | None = None,
+    check: Callable[[], None] | None = None,
+    warn: Callable[[str], None] | None = None,
+) -> EnvironmentRecord:
+    """Build the environment of an installed release anew, beside the old one, which comes back if that fails.
+
+    The caller puts the new record on the disk and then calls :func:`restore`, which removes the old environment.
+
+    Raises:
+        EnvironmentFailed: it cannot be built; the old one is back.
+    """
+    old = release / OLD
+    durable.remove_tree(old)
+    if (release / ReleaseFiles.ENVIRONMENT).exists():
+        durable.rename(release / ReleaseFiles.ENVIRONMENT, old)
+    try:
+        return build(
+            release,
+            config,
+            donors=donors,
+            keep_fds=keep_fds,
+            record=record,
+            on_line=on_line,
+            check=check,
+            warn=warn,
+        )
+    except BaseException:
+        if old.exists():
+            durable.remove_tree(release / ReleaseFiles.ENVIRONMENT)
+            durable.rename(old, release / ReleaseFiles.ENVIRONMENT)
+        raise
+
+
+def restore(release: Path) -> None:
+    """After a rebuild, or one that was killed: keep the environment that is on record, remove the other.
+
+    The new one counts only once its record is on the disk.
+    """
+    old, new = release / OLD, release / ReleaseFiles.ENVIRONMENT
+    if not old.exists():
+        return
+    on_record = _record_of(release)
+    if on_record is not None and new.exists() and inspect.listing(new) == on_record.listing:
+        durable.remove_tree(old)
+        return
+    durable.remove_tree(new)
+    durable.rename(old, new)

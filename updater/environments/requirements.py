@@ -1,0 +1,180 @@
+"""What does a release want installed? Found from its files; pure but for reading them.
+
+In this order: ``[environment] requirements`` of the configuration; ``uv.lock``; ``pylock.toml`` (PEP 751); ``requirements.txt``,
+or ``requirements-prod.txt`` and its like; ``pyproject.toml`` or ``setup.py``, installed itself so that its scripts exist; or
+nothing. A release that brings ``requirements.txt`` is run from its tree and not installed, unless the configuration
+lists ``"."`` as well. A folder ``wheels/`` makes the build offline: no index is asked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from updater.errors import EnvironmentFailed
+
+NAMES = ("requirements.txt", "requirements-prod.txt", "requirements-production.txt", "requirements/prod.txt",
+         "requirements/production.txt", "requirements/base.txt", "requirements.lock")  # fmt: skip
+"""Files of requirements, in the order in which they are looked for; those for tests and development never are."""
+
+
+@dataclass(frozen=True)
+class Requirements:
+    """What to install.
+
+    ``kind``: ``uv.lock``, ``pylock``, ``requirements``, ``project`` or ``none``. ``files`` are inside the release;
+    ``project``: the release itself is installed; ``hashes``: every download must match a hash.
+    """
+
+    kind: str
+    files: tuple[str, ...]
+    project: bool
+    hashes: bool
+    pinned: bool
+    """Every package has one exact version, so that a cache can answer without asking the index what is new."""
+    wheels: bool
+    requires_python: str | None
+    content: str
+    """SHA-256 over all files that decide."""
+
+
+def find(release: Path, override: tuple[str, ...] | None = None) -> Requirements:
+    """Find the requirements of an unpacked release.
+
+    Raises:
+        EnvironmentFailed: a file that the configuration names is not there, or a file cannot be read.
+    """
+    project = _toml(release / "pyproject.toml")
+    installable = _installable(release, project)
+    kind, files, itself = _decide(release, override, project, installable)
+    if override and (missing := [name for name in files if not (release / name).is_file()]):
+        raise EnvironmentFailed(
+            f"{missing[0]} is not in the release",
+            advice="correct [environment] requirements in updater.toml, or publish the file with the release.",
+        )
+    wheels = (release / "wheels").is_dir()
+    return Requirements(
+        kind=kind,
+        files=files,
+        project=itself,
+        hashes=any(_has_hashes(release / name) for name in files)
+        if kind == "requirements"
+        else kind == "uv.lock",
+        pinned=kind in ("uv.lock", "pylock")
+        or (kind == "requirements" and all(_is_pinned(release / name) for name in files)),
+        wheels=wheels,
+        requires_python=_requires_python(release, project),
+        content=_content(release, files, itself, wheels),
+    )
+
+
+def _decide(
+    release: Path, override: tuple[str, ...] | None, project: dict[str, Any], installable: bool
+) -> tuple[str, tuple[str, ...], bool]:
+    if override is not None:
+        files = tuple(name for name in override if name != ".")
+        return ("requirements" if files else "project"), files, "." in override
+    if (release / "uv.lock").is_file() and project:
+        return "uv.lock", ("uv.lock", "pyproject.toml"), installable
+    if (release / "pylock.toml").is_file():
+        return "pylock", ("pylock.toml",), False
+    for name in NAMES:
+        if (release / name).is_file():
+            return "requirements", (name,), False
+    if installable:
+        return "project", (), True
+    if project.get("project", {}).get("dependencies"):
+        return "requirements", ("pyproject.toml",), False
+    return "none", (), False
+
+
+def _installable(release: Path, project: dict[str, Any]) -> bool:
+    if project.get("tool", {}).get("uv", {}).get("package") is False:
+        return False
+    return "build-system" in project or (release / "setup.py").is_file()
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as failure:
+        raise EnvironmentFailed(f"{path.name} in the release cannot be read: {failure}") from failure
+
+
+def _requires_python(release: Path, project: dict[str, Any]) -> str | None:
+    wanted = project.get("project", {}).get("requires-python")
+    if isinstance(wanted, str):
+        return wanted
+    for name in ("setup.cfg", "setup.py"):
+        path = release / name
+        if path.is_file():
+            found = re.search(r"python_requires\s*=\s*[\"']?([^\"'\n]+)", path.read_text("utf-8", "replace"))
+            if found:
+                return found[1].strip().rstrip(",")
+    return None
+
+
+def _has_hashes(path: Path) -> bool:
+    return path.is_file() and "--hash=" in path.read_text("utf-8", "replace")
+
+
+def _is_pinned(path: Path) -> bool:
+    if path.suffix == ".toml" or not path.is_file():
+        return False
+    joined = path.read_text("utf-8", "replace").replace("\\\n", " ")
+    lines = [line.split("#", 1)[0].strip() for line in joined.splitlines()]
+    return all(
+        "==" in line.split(" ", 1)[0] or re.match(r"[\w.\[\]-]+\s*==", line)
+        for line in lines
+        if line and line[0] != "-"
+    ) and not any(line.startswith(("-r", "-c", "-e", "--req", "--con")) for line in lines)
+
+
+def _content(release: Path, files: tuple[str, ...], project: bool, wheels: bool) -> str:
+    """Everything that the result depends on, and that the release brings."""
+    hashed = hashlib.sha256()
+    for name in _with_included(release, files):
+        path = release / name
+        hashed.update(f"{name}\0".encode())
+        if path.is_file():
+            hashed.update(hashlib.sha256(path.read_bytes()).digest())
+    if project:  # the project's own files end up in the environment
+        for path in _own_files(release):
+            hashed.update(f"{path.relative_to(release)}\0".encode("utf-8", "surrogateescape"))
+            hashed.update(hashlib.sha256(path.read_bytes()).digest())
+    if wheels:
+        for path in sorted((release / "wheels").iterdir()):
+            hashed.update(f"{path.name}\0{path.stat().st_size}\0".encode())
+    return hashed.hexdigest()
+
+
+def _with_included(release: Path, files: tuple[str, ...]) -> list[str]:
+    """Requirement files, and those that they include with ``-r`` or ``-c``."""
+    found: list[str] = []
+    pending = list(files)
+    while pending:
+        name = pending.pop(0)
+        if name in found or not (release / name).is_file():
+            continue
+        found.append(name)
+        if name.endswith((".txt", ".in", ".lock")):
+            for line in (release / name).read_text("utf-8", "replace").splitlines():
+                if included := re.match(r"\s*(?:-r|-c|--requirement|--constraint)[ =]\s*(\S+)", line):
+                    pending.append(str(Path(name).parent / included[1]))
+    return found
+
+
+def _own_files(release: Path) -> list[Path]:
+    return sorted(
+        path
+        for path in release.rglob("*")
+        if path.is_file()
+        and not path.is_symlink()
+        and not {".venv", ".release", "__pycache__"} & set(path.relative_to(release).parts)
+    )
