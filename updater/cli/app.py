@@ -83,7 +83,7 @@ class Commands(click.Group):
             import difflib
 
             if close := difflib.get_close_matches(args[0], list(MODULES), n=1):
-                wrong.message += f" Did you mean {close[0]!r}?"
+                raise click.UsageError(f"{wrong.message} Did you mean {close[0]!r}?", ctx) from None
             raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

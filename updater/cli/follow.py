@@ -32,6 +32,10 @@ WORDS = {
 }
 
 
+SHOWN_UNDONE = ("stop", "activate", "start", "commit")
+"""Phases whose undoing a user of the application could notice."""
+
+
 class Screen(Protocol):
     """Where a deployment is shown."""
 
@@ -58,7 +62,7 @@ class Lines:
             )
         elif line.kind == "failed":
             self.face.say(f"  {output.bad('✗')} {line.data.get('message', 'failed')}")
-        elif line.kind == "undone":
+        elif line.kind == "undone" and name in SHOWN_UNDONE:
             self.face.say(f"  {output.warning('↩')} undone: {WORDS.get(name, name)}")
 
     def progress(self, found: Json) -> None:

@@ -36,7 +36,7 @@ def releases(face: Face) -> None:
 def _release_row(it: Json) -> list[str]:
     if it["state"] == "unfinished":
         return ["", it["version"], output.warning("unfinished"), "", "", ""]
-    colours = {"good": output.good, "bad": output.bad, "installed": str}
+    colours = {"good": output.good, "bad": output.bad, "installed": output.plain}
     here = "→" if it["in_service"] else "·" if it["previous"] else ""
     state = colours[it["state"]](it["state"]) + (", pinned" if it["pinned"] else "")
     return [

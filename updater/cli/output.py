@@ -47,6 +47,10 @@ class Face:
             click.echo(line, err=True)
 
 
+def plain(text: str) -> str:
+    return text
+
+
 def bold(text: str) -> str:
     return click.style(text, bold=True)
 

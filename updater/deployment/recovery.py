@@ -14,7 +14,7 @@ from updater.config import Config
 from updater.deployment import engine, journal, phases
 from updater.deployment.journal import Journal, Log
 from updater.deployment.transaction import Transaction
-from updater.errors import RollbackFailed, UpdaterError
+from updater.errors import DeploymentFailed, RollbackFailed, UpdaterError, from_json
 from updater.layout import Layout
 from updater.lock import Lock
 from updater.releases import service
@@ -103,11 +103,9 @@ def committed(log: Log, tx: Transaction, now: Mapping[str, str | None]) -> bool:
 def interrupted(log: Log, tx: Transaction) -> UpdaterError:
     """Why the deployment is undone: what it had failed with before the kill, or the kill itself."""
     if log.rolling_back is not None:
-        from updater.errors import from_json
-
         return from_json(dict(log.rolling_back.data))
     phase = next(reversed(log.intended()), "begin")
-    return engine.DeploymentFailed(f"updater was killed, or the machine stopped, in phase {phase}")
+    return DeploymentFailed(f"updater was killed, or the machine stopped, in phase {phase}")
 
 
 def _hold(notes: engine.Run, log: Log) -> engine.Outcome:

@@ -76,7 +76,7 @@ export PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 @ENV@
 set -- @COMMAND@
 since=$(date -u +%Y-%m-%dT%H:%M:%SZ)
-printf '@STARTED@ %s, release %s, pid %s\n' "$since" @VERSION_QUOTED@ "$$" >>"$log"
+echo "@STARTED@ $since, release "@VERSION_QUOTED@", pid $$" >>"$log"
 {
     echo "pid=$$"
     echo "start=$(started $$)"

@@ -110,15 +110,11 @@ def find(layout: Layout, name: str) -> Release:
         UsageError: there is none; the message lists those there are.
     """
     everything = installed(layout)
-    for fits in (
-        lambda release: name in (release.version, release.record.tag),
-        lambda release: (
-            name.removeprefix("v")
-            in (release.version.removeprefix("v"), release.record.tag.removeprefix("v"))
-        ),
-    ):
-        if matches := [release for release in everything if fits(release)]:
-            return matches[0]
+    bare = name.removeprefix("v")
+    exact = [it for it in everything if name in (it.version, it.record.tag)]
+    loose = [it for it in everything if bare in (it.version.removeprefix("v"), it.record.tag.removeprefix("v"))]
+    if exact or loose:
+        return (exact or loose)[0]
     names = ", ".join(release.version for release in everything) or "none"
     raise UsageError(
         f"{name} is not installed (installed: {names})",

@@ -30,7 +30,8 @@ def prove(unpacked: artifacts.Unpacked, artifact: Any) -> str:
     proofs = []
     if artifact.digest is not None:
         _equal("its digest", artifact.digest, received)
-        proofs.append("digest as published")
+        if artifact.kind != "file":
+            proofs.append("digest as published")
     if artifact.checksum is not None:
         _equal(
             "the published checksum file", artifact.checksum.removeprefix("sha256:"), unpacked.artifact_sha256
@@ -44,7 +45,8 @@ def prove(unpacked: artifacts.Unpacked, artifact: Any) -> str:
             _equal("the Git tree of its commit", artifact.tree, tree)
         else:
             return "; ".join([*proofs, f"unproven tree: {why}"]) if proofs else f"unproven: {why}"
-    return "; ".join(proofs) or "unproven: the source publishes neither digest nor tree"
+    nothing = "no sum lies beside the file" if artifact.kind == "file" else "the source publishes neither digest nor tree"
+    return "; ".join(proofs) or f"unproven: {nothing}"
 
 
 def _equal(what: str, published: str, received: str) -> None:

@@ -197,8 +197,13 @@ class Build(Phase):
         )  # fmt: skip
         if tx.request.rebuild:
             verification.replace_environment(tx.layout, store.find(tx.layout, release.name), record.as_json())
+            environments.restore(release)
         tx.memory["environment"] = record
         return {"environment": record.as_json(), "say": record.summary()}
+
+    def undo(self, tx: Transaction) -> None:
+        if tx.request.rebuild and tx.target:
+            environments.restore(tx.layout.release(tx.target))
 
 
 class Seal(Phase):

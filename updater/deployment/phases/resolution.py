@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from updater import versions
 from updater.config import Config
@@ -12,6 +12,9 @@ from updater.errors import ReleaseNotFound, TagMoved, UsageError
 from updater.layout import Layout
 from updater.preflight.checks import Plan
 from updater.releases import marks, service, store
+
+if TYPE_CHECKING:
+    from updater.sources import Published
 
 
 @dataclass
@@ -82,6 +85,7 @@ def _published(layout: Layout, config: Config, request: Request, remember: bool)
     port = sources.open_source(config.source, cache=layout.cache if remember else None)
     here = service.in_service(layout).version
     skipped = ""
+    published: Published | None
     if request.wanted is not None:
         published = port.find(request.wanted)
     else:

@@ -1,0 +1,122 @@
+"""Where releases come from: GitHub, or a folder. One small port, so that the rest does not care which.
+
+    source = open_source(config.source, cache=layout.cache)
+    published = source.find("v1.4.0")
+    artifact = source.artifact(published)
+    with resuming(source, artifact, max_size=2**31) as stream:
+        while chunk := stream.read(65536): ...
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+from updater.config import SourceConfig
+from updater.sources.resuming import ContentChanged, Resuming, resuming
+
+
+@dataclass(frozen=True)
+class PublishedAsset:
+    """A file uploaded to a release. ``digest``: ``sha256:`` and hex, as the source gives it. ``size`` in bytes."""
+
+    name: str
+    location: str
+    size: int | None = None
+    digest: str | None = None
+
+
+@dataclass(frozen=True)
+class Published:
+    """A release that a source has. ``notes`` is Markdown; ``published_at`` is aware and in UTC."""
+
+    tag: str
+    name: str
+    published_at: datetime | None = None
+    prerelease: bool = False
+    draft: bool = False
+    notes: str = ""
+    url: str = ""
+    assets: tuple[PublishedAsset, ...] = ()
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """The file to fetch for a release, and all that the source says of it.
+
+    ``kind``: ``asset`` (an uploaded file), ``source`` (made by the source from the tag) or ``file`` (in a folder; its digest is
+    then what lies there and proves nothing). ``digest``: published with it;
+    ``checksum``: SHA-256 in hex from the configured checksum file; ``commit`` and ``tree``: Git ids of the tag.
+    """
+
+    name: str
+    location: str
+    kind: str
+    size: int | None = None
+    digest: str | None = None
+    checksum: str | None = None
+    commit: str | None = None
+    tree: str | None = None
+
+
+class Download(Protocol):
+    """An open artifact. ``offset``: where its bytes really begin; ``total``: bytes of the whole, if told; ``validator``: what
+    proves that it is still the same."""
+
+    offset: int
+    total: int | None
+    validator: str | None
+
+    def read(self, count: int, /) -> bytes: ...
+    def close(self) -> None: ...
+
+
+class Source(Protocol):
+    """What a source can be asked. Every method may raise SourceFailed or one of its kinds."""
+
+    def describe(self) -> str:
+        """What people call it."""
+        ...
+
+    def releases(self) -> list[Published]:
+        """All releases, drafts included where they can be seen, in no particular order."""
+        ...
+
+    def find(self, tag: str) -> Published:
+        """The release of a tag; raises ReleaseNotFound."""
+        ...
+
+    def artifact(self, published: Published) -> Artifact:
+        """The file to fetch for a release."""
+        ...
+
+    def open(self, artifact: Artifact, *, offset: int = 0, validator: str | None = None) -> Download:
+        """Open it, from ``offset`` on if it is still what ``validator`` says; else from its beginning."""
+        ...
+
+
+def open_source(config: SourceConfig, *, cache: Path | None) -> Source:
+    """The source of a configuration. ``cache``: a directory for answers that may be asked for again; None: nothing is
+    written."""
+    if config.type == "directory":
+        from updater.sources.directory import DirectorySource
+
+        return DirectorySource(config)
+    from updater.sources.github import GitHubSource
+
+    return GitHubSource(config, cache)
+
+
+__all__ = [
+    "Artifact",
+    "ContentChanged",
+    "Download",
+    "Published",
+    "PublishedAsset",
+    "Resuming",
+    "Source",
+    "open_source",
+    "resuming",
+]

@@ -1,0 +1,135 @@
+"""A folder of artifacts, for machines without a network.
+
+``tradebot-1.4.0.tar.gz`` and ``v1.4.0.tar.zst`` are releases; the tag is the file's name without its ending and without the
+name in front of the version. ``NAME.md`` beside it (without the ending) holds its notes; ``NAME.tar.gz.sha256`` or
+``SHA256SUMS`` its sum, which must then fit.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+from updater import versions
+from updater.config import SourceConfig
+from updater.errors import ReleaseNotFound, SourceFailed
+from updater.sources import Artifact, Published, PublishedAsset, checksums
+
+ENDINGS = (".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".tar")
+
+
+def tag_of(name: str) -> str | None:
+    """The tag in a file's name; None if it is no artifact."""
+    stem = next((name[: -len(ending)] for ending in ENDINGS if name.lower().endswith(ending)), None)
+    if not stem or stem.startswith("."):
+        return None
+    if re.match(r"v?\d", stem, re.IGNORECASE):
+        return stem
+    match = re.fullmatch(r".+?[-_](v?\d.*)", stem, re.IGNORECASE)
+    return match[1] if match else stem
+
+
+class DirectorySource:
+    """The releases in a folder."""
+
+    def __init__(self, config: SourceConfig) -> None:
+        assert config.path is not None
+        self._folder, self._pattern = config.path, config.asset
+
+    def describe(self) -> str:
+        return str(self._folder)
+
+    def releases(self) -> list[Published]:
+        found: dict[str, Published] = {}
+        for path in self._artifacts():
+            tag = tag_of(path.name)
+            assert tag is not None
+            if tag in found:
+                raise SourceFailed(
+                    f"two artifacts in {self._folder} are release {tag}: {found[tag].assets[0].name} and {path.name}",
+                    advice="remove one, or choose by [source] asset in updater.toml.",
+                )
+            found[tag] = self._published(path, tag)
+        return list(found.values())
+
+    def _artifacts(self) -> list[Path]:
+        try:
+            paths = sorted(self._folder.iterdir())
+        except OSError as failure:
+            raise SourceFailed(
+                f"the folder of artifacts cannot be read: {self._folder}: {failure.strerror}",
+                advice="correct [source] path in updater.toml, or make the folder.",
+            ) from failure
+        pattern = self._pattern or "*"
+        return [path for path in paths if tag_of(path.name) and fnmatch.fnmatch(path.name, pattern) and path.is_file()]
+
+    def _published(self, path: Path, tag: str) -> Published:
+        seen = path.stat()
+        stem = next(path.name[: -len(ending)] for ending in ENDINGS if path.name.lower().endswith(ending))
+        notes = path.with_name(f"{stem}.md")
+        text = notes.read_text("utf-8", "replace")[:100_000] if notes.is_file() else ""
+        asset = PublishedAsset(path.name, str(path), seen.st_size)
+        version = versions.version_of(tag)
+        return Published(
+            tag, stem, datetime.fromtimestamp(seen.st_mtime, UTC), prerelease=bool(version and version.is_prerelease),
+            notes=text, url=path.as_uri(), assets=(asset,),
+        )  # fmt: skip
+
+    def find(self, tag: str) -> Published:
+        everything = self.releases()
+        for it in everything:
+            if it.tag == tag:
+                return it
+        for it in everything:
+            if versions.agrees(it.tag, tag):
+                return it
+        known = ", ".join(it.tag for it in versions.order(everything)) or "none"
+        raise ReleaseNotFound(
+            f"{self._folder} has no release {tag} (there are: {known})", advice="put its artifact into the folder."
+        )
+
+    def artifact(self, published: Published) -> Artifact:
+        asset = published.assets[0]
+        path = Path(asset.location)
+        try:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as failure:
+            raise SourceFailed(f"{path} cannot be read: {failure.strerror}") from failure
+        listed = self._listed(path)
+        return Artifact(asset.name, asset.location, "file", asset.size, f"sha256:{digest}", checksum=listed)
+
+    def _listed(self, path: Path) -> str | None:
+        """The sum that lies beside an artifact."""
+        for name in (f"{path.name}.sha256", "SHA256SUMS", "sha256sums.txt"):
+            beside = path.with_name(name)
+            if beside.is_file():
+                found = checksums.parse(beside.read_text("utf-8", "replace"), only=path.name if path.name in name else None)
+                if path.name in found:
+                    return found[path.name]
+        return None
+
+    def open(self, artifact: Artifact, *, offset: int = 0, validator: str | None = None) -> FileDownload:
+        return FileDownload(Path(artifact.location), offset, validator)
+
+
+class FileDownload:
+    """An artifact in a folder, opened. Nothing is kept of it in the cache: it is here already."""
+
+    def __init__(self, path: Path, offset: int, validator: str | None) -> None:
+        try:
+            self._file = path.open("rb")
+        except OSError as failure:
+            raise SourceFailed(f"{path} cannot be read: {failure.strerror}") from failure
+        self.total: int | None = path.stat().st_size
+        self.validator: str | None = None
+        self.offset = 0
+
+    def read(self, count: int) -> bytes:
+        return self._file.read(count)
+
+    def close(self) -> None:
+        self._file.close()

@@ -1,0 +1,288 @@
+"""HTTP for sources: requests with its rough edges taken off.
+
+The token goes to the API's own origin and nowhere else: redirects are followed by hand, and ``.netrc`` is not asked.
+Proxies and certificate settings of the environment are honoured. Connecting, and every pause between two bytes, has a
+time limit. Server errors and broken connections are tried again; refusals are explained.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import random
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin, urlsplit
+
+from updater import durable, version
+from updater.config import SourceConfig
+from updater.errors import AccessDenied, RateLimited, ReleaseNotFound, SourceFailed
+from updater.records import read_json
+from updater.sources.resuming import Interrupted
+
+if TYPE_CHECKING:
+    import requests
+
+ATTEMPTS = 4
+REDIRECTS = 5
+SHORT_WAIT = 10.0
+"""Seconds of ``Retry-After`` that are waited for; longer ones are told."""
+ANSWER = 32 * 1024**2
+"""Bytes of an API answer at most."""
+
+
+class Http:
+    """Requests to one API and to the hosts that it sends us on to."""
+
+    def __init__(self, config: SourceConfig, cache: Path | None) -> None:
+        self._config = config
+        self._cache = cache / "http" if cache else None
+        self._origin = origin(config.api_url)
+        self._token = os.environ.get(config.token_env) or None
+        self._session: requests.Session | None = None
+
+    @property
+    def has_token(self) -> bool:
+        return self._token is not None
+
+    def _requests(self) -> requests.Session:
+        if self._session is None:
+            import requests
+
+            session = requests.Session()
+            session.auth = _no_auth  # else requests takes a password for the host from ~/.netrc
+            session.headers["User-Agent"] = f"updater/{version()}"
+            self._session = session
+        return self._session
+
+    def json(self, url: str, *, conditional: bool = True) -> tuple[Any, Mapping[str, str]]:
+        """The JSON answer to a GET, and its headers. A stored ETag makes asking again free: an answer 304 costs no quota.
+
+        Raises:
+            SourceFailed and its kinds.
+        """
+        stored = self._stored(url) if conditional else {}
+        headers = {"Accept": "application/vnd.github+json", "X-GitHub-Api-Version": "2022-11-28"}
+        if stored:
+            headers["If-None-Match"] = stored["etag"]
+        with self.get(url, headers) as answer:
+            if answer.status_code == 304 and stored:
+                return stored["body"], stored["headers"]
+            raw = _bounded(answer, url)
+            try:
+                body = json.loads(raw)
+            except (ValueError, RecursionError) as failure:
+                raise SourceFailed(f"{shown(url)} answered with something that is no JSON") from failure
+            kept = {"Link": answer.headers.get("Link", "")}
+            if conditional and answer.headers.get("ETag"):
+                self._store(url, {"url": url, "etag": answer.headers["ETag"], "body": body, "headers": kept})
+            return body, kept
+
+    def text(self, url: str, limit: int = 1024**2) -> str:
+        """A small text file behind a URL, redirects followed."""
+        with self.get(url, {"Accept": "application/octet-stream"}) as answer:
+            return _bounded(answer, url, limit).decode("utf-8", "replace")
+
+    def get(self, url: str, headers: Mapping[str, str]) -> requests.Response:
+        """An open answer to a GET: 200, 206 or 304. The caller closes it.
+
+        Raises:
+            Interrupted: the network failed, several times; SourceFailed and its kinds: a refusal.
+        """
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                answer = self._follow(url, headers)
+            except Interrupted:
+                if attempt == ATTEMPTS:
+                    raise
+                _back_off(attempt)
+                continue
+            if answer.status_code in (200, 206, 304):
+                return answer
+            wait = retry_after(answer)
+            if answer.status_code >= 500 or (wait is not None and wait <= SHORT_WAIT and not _quota_gone(answer)):
+                if attempt == ATTEMPTS:
+                    raise self._refused(answer, url)
+                answer.close()
+                if wait is not None and wait <= SHORT_WAIT:
+                    time.sleep(wait)
+                else:
+                    _back_off(attempt)
+                continue
+            raise self._refused(answer, url)
+        raise AssertionError
+
+    def _follow(self, url: str, headers: Mapping[str, str]) -> requests.Response:
+        for _ in range(REDIRECTS + 1):
+            answer = self._once(url, headers)
+            if answer.status_code not in (301, 302, 303, 307, 308) or "Location" not in answer.headers:
+                return answer
+            target = urljoin(url, answer.headers["Location"])
+            answer.close()
+            self._may_follow(url, target)
+            url = target
+        raise SourceFailed(f"{shown(url)}: more than {REDIRECTS} redirects")
+
+    def _may_follow(self, url: str, target: str) -> None:
+        old, new = urlsplit(url), urlsplit(target)
+        if new.scheme not in ("http", "https") or (old.scheme == "https" and new.scheme != "https"):
+            raise SourceFailed(f"{shown(url)} sends us on to {shown(target)}, which is not as safe; refused")
+
+    def _once(self, url: str, headers: Mapping[str, str]) -> requests.Response:
+        import requests
+
+        sent = dict(headers)
+        if self._token and origin(url) == self._origin:
+            sent["Authorization"] = f"Bearer {self._token}"
+        try:
+            return self._requests().get(
+                url, headers=sent, stream=True, allow_redirects=False,
+                timeout=(self._config.connect_timeout, self._config.stall_timeout),
+            )  # fmt: skip
+        except requests.RequestException as failure:
+            raise Interrupted(
+                f"{urlsplit(url).netloc} cannot be reached: {reason(failure)}",
+                advice="look at the network (and HTTPS_PROXY, if there is a proxy), then run the command again.",
+            ) from failure
+
+    def _refused(self, answer: requests.Response, url: str) -> SourceFailed:
+        with answer:
+            said = _message(answer)
+        status, where = answer.status_code, shown(url)
+        name = self._config.token_env
+        if status in (403, 429) and (_quota_gone(answer) or retry_after(answer) is not None or "rate limit" in said.lower()):
+            return RateLimited(
+                f"the request quota of {urlsplit(url).netloc} is used up; it is restored {_reset(answer)}",
+                details=[said],
+                advice="wait until then"
+                + ("." if self._token else f", or set {name} to an access token: 5,000 requests an hour instead of 60."),
+            )
+        if status == 401:
+            return AccessDenied(
+                f"{urlsplit(url).netloc} does not accept the token in {name}",
+                details=[said],
+                advice="it may be mistyped, expired or revoked: make a new one and set it.",
+            )
+        if status == 403:
+            return AccessDenied(f"{where}: access is denied", details=[said], advice=f"the token in {name} may not read this.")
+        if status == 404:
+            hint = "the token may not see it" if self._token else f"or it is private: then set {name}"
+            return ReleaseNotFound(f"{where}: there is no such thing ({hint})", details=[said])
+        return SourceFailed(f"{where} answered {status}", details=[said], advice="try again in some minutes.")
+
+    def _place(self, url: str) -> Path | None:
+        # Another token may see another answer, so it is part of the name (as a hash of the whole).
+        key = hashlib.sha256(f"{url}\n{self._token or ''}".encode()).hexdigest()[:32]
+        return self._cache / f"{key}.json" if self._cache else None
+
+    def _stored(self, url: str) -> dict[str, Any]:
+        place = self._place(url)
+        found = (read_json(place) if place else None) or {}
+        fits = found.get("url") == url and isinstance(found.get("etag"), str) and isinstance(found.get("headers"), dict)
+        return found if fits and "body" in found else {}
+
+    def _store(self, url: str, answer: dict[str, Any]) -> None:
+        place = self._place(url)
+        if place is None:
+            return
+        with contextlib.suppress(OSError):  # a cache that cannot be written is no cache
+            place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            durable.write_quick(place, json.dumps(answer))
+            place.chmod(0o600)
+            for old in sorted(place.parent.iterdir(), key=lambda it: it.stat().st_mtime)[:-200]:
+                old.unlink()
+
+
+def _no_auth(request: Any) -> Any:
+    return request
+
+
+def origin(url: str) -> tuple[str, str | None, int]:
+    """Scheme, host and port: what a token is good for."""
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
+
+
+def shown(url: str) -> str:
+    """A URL for people: without its query, which may hold a key."""
+    return urlsplit(url)._replace(query="", fragment="").geturl()
+
+
+def _bounded(answer: requests.Response, url: str, limit: int = ANSWER) -> bytes:
+    from requests import RequestException
+
+    seen = bytearray()
+    try:
+        for chunk in answer.iter_content(64 * 1024):
+            seen += chunk
+            if len(seen) > limit:
+                raise SourceFailed(f"{shown(url)} answered with more than {limit:,} bytes")
+    except RequestException as failure:
+        raise Interrupted(f"{shown(url)}: {reason(failure)}") from failure
+    return bytes(seen)
+
+
+def reason(failure: BaseException) -> str:
+    """Why a request failed, in people's words."""
+    text = str(failure)
+    for words, meaning in (
+        ("NameResolution", "its name cannot be resolved (no network, or no DNS)"),
+        ("getaddrinfo", "its name cannot be resolved (no network, or no DNS)"),
+        ("Connection refused", "the connection was refused"),
+        ("ProxyError", "the proxy does not let us through"),
+        ("CERTIFICATE_VERIFY", "its certificate cannot be verified"),
+        ("ConnectTimeout", "no connection within the time limit"),
+        ("Read timed out", "it stopped answering"),
+        ("RemoteDisconnected", "it closed the connection"),
+        ("IncompleteRead", "the connection broke off"),
+        ("Connection reset", "the connection was reset"),
+        ("unreachable", "the network is unreachable"),
+    ):
+        if words in text or words in type(failure).__name__:
+            return meaning
+    return text[:200] or type(failure).__name__
+
+
+def _message(answer: requests.Response) -> str:
+    """The explanation in an error's body, as GitHub documents it; on one line, bounded."""
+    with contextlib.suppress(Exception):
+        body = json.loads(answer.raw.read(64 * 1024, decode_content=True))
+        return " ".join(str(body.get("message", "")).split())[:300]
+    return f"status {answer.status_code}"
+
+
+def _quota_gone(answer: requests.Response) -> bool:
+    return answer.headers.get("x-ratelimit-remaining") == "0"
+
+
+def retry_after(answer: requests.Response) -> float | None:
+    """Seconds of ``Retry-After`` (RFC 9110, section 10.2.3: a number or a date); None without one."""
+    value = answer.headers.get("Retry-After")
+    if value is None:
+        return None
+    if value.isdigit():
+        return float(value)
+    from email.utils import parsedate_to_datetime
+
+    with contextlib.suppress(ValueError, TypeError):
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    return None
+
+
+def _reset(answer: requests.Response) -> str:
+    wait = retry_after(answer)
+    value = answer.headers.get("x-ratelimit-reset", "")
+    at = time.time() + wait if wait is not None else float(value) if value.isdigit() else None
+    if at is None:
+        return "later"
+    minutes = max(0, round((at - time.time()) / 60))
+    return f"at {datetime.fromtimestamp(at).astimezone():%H:%M:%S} (in {minutes} minutes)"
+
+
+def _back_off(attempt: int) -> None:
+    time.sleep(0.2 * 2**attempt * random.uniform(0.5, 1.0))
