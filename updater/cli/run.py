@@ -40,7 +40,10 @@ def start(face: Face, processes: tuple[str, ...]) -> None:
 def stop(face: Face, processes: tuple[str, ...]) -> None:
     """Stop PROCESSES (else all): politely, then firmly."""
     found = running.stop(operations.open_root(face.root), processes)
-    face.emit({"stopped": found}, lambda: face.say(f"stopped {', '.join(found)}" if found else "nothing was running"))
+    face.emit(
+        {"stopped": found},
+        lambda: face.say(f"stopped {', '.join(found)}" if found else "nothing was running"),
+    )
 
 
 @click.command()
@@ -61,7 +64,9 @@ def force_stop(face: Face, yes: bool) -> None:
     if living:
         output.confirm(f"Kill {', '.join(living)} without asking them?", yes=yes, face=face)
     found = running.force_stop(root)
-    face.emit({"killed": found}, lambda: face.say(f"killed {', '.join(found)}" if found else "nothing was running"))
+    face.emit(
+        {"killed": found}, lambda: face.say(f"killed {', '.join(found)}" if found else "nothing was running")
+    )
 
 
 @click.command()
@@ -73,7 +78,13 @@ def health(ctx: click.Context) -> None:
 
     def text() -> None:
         for it in found["probes"]:
-            mark = output.good("ok") if it["ok"] else output.bad("failed") if it["required"] else output.warning("warning")
+            mark = (
+                output.good("ok")
+                if it["ok"]
+                else output.bad("failed")
+                if it["required"]
+                else output.warning("warning")
+            )
             face.say(f"{mark:<8} {it['process']}: {it['summary']}")
             for line in it["evidence"] if not it["ok"] else ():
                 face.say(output.dim(f"         {line}"))

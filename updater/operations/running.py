@@ -30,7 +30,8 @@ def _names(root: Root, names: Sequence[str]) -> list[str]:
     for name in names:
         if name not in known:
             raise UsageError(
-                f"there is no process {name!r}", advice=f"one of: {', '.join(root.config.processes) or 'none are configured'}"
+                f"there is no process {name!r}",
+                advice=f"one of: {', '.join(root.config.processes) or 'none are configured'}",
             )
     return list(names) or list(dict.fromkeys(known))
 
@@ -74,7 +75,9 @@ def force_stop(root: Root) -> list[str]:
 
 def status(root: Root, names: Sequence[str] = ()) -> list[Json]:
     """What the processes do."""
-    return [it.as_json() for it in processes.status(root.layout, root.config) if not names or it.name in names]
+    return [
+        it.as_json() for it in processes.status(root.layout, root.config) if not names or it.name in names
+    ]
 
 
 def ask_health(root: Root) -> Json:

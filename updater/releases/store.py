@@ -112,7 +112,9 @@ def find(layout: Layout, name: str) -> Release:
     everything = installed(layout)
     bare = name.removeprefix("v")
     exact = [it for it in everything if name in (it.version, it.record.tag)]
-    loose = [it for it in everything if bare in (it.version.removeprefix("v"), it.record.tag.removeprefix("v"))]
+    loose = [
+        it for it in everything if bare in (it.version.removeprefix("v"), it.record.tag.removeprefix("v"))
+    ]
     if exact or loose:
         return (exact or loose)[0]
     names = ", ".join(release.version for release in everything) or "none"

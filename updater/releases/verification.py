@@ -45,7 +45,11 @@ def prove(unpacked: artifacts.Unpacked, artifact: Any) -> str:
             _equal("the Git tree of its commit", artifact.tree, tree)
         else:
             return "; ".join([*proofs, f"unproven tree: {why}"]) if proofs else f"unproven: {why}"
-    nothing = "no sum lies beside the file" if artifact.kind == "file" else "the source publishes neither digest nor tree"
+    nothing = (
+        "no sum lies beside the file"
+        if artifact.kind == "file"
+        else "the source publishes neither digest nor tree"
+    )
     return "; ".join(proofs) or f"unproven: {nothing}"
 
 

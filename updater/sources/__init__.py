@@ -1,10 +1,10 @@
 """Where releases come from: GitHub, or a folder. One small port, so that the rest does not care which.
 
-    source = open_source(config.source, cache=layout.cache)
-    published = source.find("v1.4.0")
-    artifact = source.artifact(published)
-    with resuming(source, artifact, max_size=2**31) as stream:
-        while chunk := stream.read(65536): ...
+source = open_source(config.source, cache=layout.cache)
+published = source.find("v1.4.0")
+artifact = source.artifact(published)
+with resuming(source, artifact, max_size=2**31) as stream:
+    while chunk := stream.read(65536): ...
 """
 
 from __future__ import annotations

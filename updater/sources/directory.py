@@ -64,7 +64,11 @@ class DirectorySource:
                 advice="correct [source] path in updater.toml, or make the folder.",
             ) from failure
         pattern = self._pattern or "*"
-        return [path for path in paths if tag_of(path.name) and fnmatch.fnmatch(path.name, pattern) and path.is_file()]
+        return [
+            path
+            for path in paths
+            if tag_of(path.name) and fnmatch.fnmatch(path.name, pattern) and path.is_file()
+        ]
 
     def _published(self, path: Path, tag: str) -> Published:
         seen = path.stat()
@@ -88,7 +92,8 @@ class DirectorySource:
                 return it
         known = ", ".join(it.tag for it in versions.order(everything)) or "none"
         raise ReleaseNotFound(
-            f"{self._folder} has no release {tag} (there are: {known})", advice="put its artifact into the folder."
+            f"{self._folder} has no release {tag} (there are: {known})",
+            advice="put its artifact into the folder.",
         )
 
     def artifact(self, published: Published) -> Artifact:
@@ -107,7 +112,9 @@ class DirectorySource:
         for name in (f"{path.name}.sha256", "SHA256SUMS", "sha256sums.txt"):
             beside = path.with_name(name)
             if beside.is_file():
-                found = checksums.parse(beside.read_text("utf-8", "replace"), only=path.name if path.name in name else None)
+                found = checksums.parse(
+                    beside.read_text("utf-8", "replace"), only=path.name if path.name in name else None
+                )
                 if path.name in found:
                     return found[path.name]
         return None

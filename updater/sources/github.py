@@ -167,7 +167,11 @@ class HttpDownload:
         from urllib3.exceptions import HTTPError
 
         try:
-            chunk = bytes(self._answer.raw.read1(count) if hasattr(self._answer.raw, "read1") else self._answer.raw.read(count))
+            chunk = bytes(
+                self._answer.raw.read1(count)
+                if hasattr(self._answer.raw, "read1")
+                else self._answer.raw.read(count)
+            )
         except (HTTPError, OSError) as failure:
             raise Interrupted(reason(failure)) from failure
         if self._left is not None:

@@ -105,7 +105,9 @@ class Http:
             if answer.status_code in (200, 206, 304):
                 return answer
             wait = retry_after(answer)
-            if answer.status_code >= 500 or (wait is not None and wait <= SHORT_WAIT and not _quota_gone(answer)):
+            if answer.status_code >= 500 or (
+                wait is not None and wait <= SHORT_WAIT and not _quota_gone(answer)
+            ):
                 if attempt == ATTEMPTS:
                     raise self._refused(answer, url)
                 answer.close()
@@ -155,12 +157,18 @@ class Http:
             said = _message(answer)
         status, where = answer.status_code, shown(url)
         name = self._config.token_env
-        if status in (403, 429) and (_quota_gone(answer) or retry_after(answer) is not None or "rate limit" in said.lower()):
+        if status in (403, 429) and (
+            _quota_gone(answer) or retry_after(answer) is not None or "rate limit" in said.lower()
+        ):
             return RateLimited(
                 f"the request quota of {urlsplit(url).netloc} is used up; it is restored {_reset(answer)}",
                 details=[said],
                 advice="wait until then"
-                + ("." if self._token else f", or set {name} to an access token: 5,000 requests an hour instead of 60."),
+                + (
+                    "."
+                    if self._token
+                    else f", or set {name} to an access token: 5,000 requests an hour instead of 60."
+                ),
             )
         if status == 401:
             return AccessDenied(
@@ -169,8 +177,10 @@ class Http:
                 advice="it may be mistyped, expired or revoked: make a new one and set it.",
             )
         if status == 403:
-            return AccessDenied(f"{where}: access is denied", details=[said], advice=f"the token in {name} may not read this.")
-        if status == 404:
+            return AccessDenied(
+                f"{where}: access is denied", details=[said], advice=f"the token in {name} may not read this."
+            )
+        if status in (404, 422):  # 422: a ref that names no commit
             hint = "the token may not see it" if self._token else f"or it is private: then set {name}"
             return ReleaseNotFound(f"{where}: there is no such thing ({hint})", details=[said])
         return SourceFailed(f"{where} answered {status}", details=[said], advice="try again in some minutes.")
@@ -183,7 +193,11 @@ class Http:
     def _stored(self, url: str) -> dict[str, Any]:
         place = self._place(url)
         found = (read_json(place) if place else None) or {}
-        fits = found.get("url") == url and isinstance(found.get("etag"), str) and isinstance(found.get("headers"), dict)
+        fits = (
+            found.get("url") == url
+            and isinstance(found.get("etag"), str)
+            and isinstance(found.get("headers"), dict)
+        )
         return found if fits and "body" in found else {}
 
     def _store(self, url: str, answer: dict[str, Any]) -> None:

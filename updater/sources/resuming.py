@@ -99,7 +99,9 @@ class Resuming:
                 break
             except Interrupted as failure:
                 self._wait_or_give_up(failure)
-        if download.offset != self._at or (self.validator and download.validator not in (None, self.validator)):
+        if download.offset != self._at or (
+            self.validator and download.validator not in (None, self.validator)
+        ):
             same = self.validator is not None and download.validator == self.validator
             if not same or download.offset > self._at:
                 download.close()
