@@ -1,0 +1,35 @@
+"""The bot's own tests: `python -m pytest` in the unpacked release."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from bot.market import Market
+from bot.strategy import Crossover
+from bot.trades import Trades
+
+
+def test_the_same_seed_is_the_same_market() -> None:
+    first, second = Market(7), Market(7)
+    assert [first.next_price() for _ in range(50)] == [second.next_price() for _ in range(50)]
+
+
+def test_a_crossing_upwards_buys_and_one_downwards_sells() -> None:
+    strategy = Crossover(fast=1, slow=3)
+    decisions = [strategy.decide(price) for price in (10, 10, 9, 12, 12, 12, 5)]
+    assert decisions == [None, None, None, "buy", None, "sell", None]
+
+
+def test_a_fast_average_that_is_not_fast_is_refused() -> None:
+    with pytest.raises(ValueError, match="smaller"):
+        Crossover(3, 3)
+
+
+def test_a_trade_is_opened_and_closed(tmp_path: Path) -> None:
+    with Trades(tmp_path / "trades.db") as trades:
+        trades.act("buy", "BTC/EUR", 0.1, 100.0)
+        trades.act("sell", "BTC/EUR", 0.1, 110.0)
+    rows = sqlite3.connect(tmp_path / "trades.db").execute("SELECT status, price, close_price FROM trades").fetchall()
+    assert rows == [("closed", 100.0, 110.0)]
