@@ -200,6 +200,8 @@ def explained(tx: Transaction, because: UpdaterError, *, touched: bool) -> Updat
     version = tx.target or tx.request.wanted
     now = f"{tx.origin} is in service" if tx.origin else "no release is in service, as before"
     state = f"{now}, untouched." if not touched else f"{now} again." if tx.origin else f"{now}."
+    if idle := [name for name in tx.config.processes if tx.origin and name not in tx.running_before]:
+        state += f" Not running, as before: {', '.join(idle)}."
     verb = next((verb for kind, verb in _VERBS if isinstance(because, kind)), None)
     if isinstance(because, Cancelled):
         message = f"the deployment of {version} was cancelled; {now}"

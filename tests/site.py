@@ -1,0 +1,245 @@
+"""A whole world for a test: a release server, a root, an application that really runs, and the real command line."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from examples.release_server import Release, ReleaseServer
+from updater.layout import Layout
+
+UPDATER = Path(sys.executable).with_name("updater")
+REPOSITORY = "example/app"
+
+SERVE = '''
+import http.server, os, signal, sys, threading, time
+from pathlib import Path
+VERSION = Path(__file__).with_name("VERSION").read_text().strip()
+BEHAVIOUR = Path(__file__).with_name("behaviour").read_text().strip()
+if BEHAVIOUR == "crash":
+    raise KeyError("exchange")
+if BEHAVIOUR == "stubborn":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if BEHAVIOUR == "dies":
+    threading.Timer(0.9, lambda: os._exit(7)).start()
+if BEHAVIOUR == "mute":
+    time.sleep(3600)
+if BEHAVIOUR == "family":
+    import subprocess
+    subprocess.Popen(["sleep", "3600"])
+    subprocess.Popen(["sleep", "3600"], start_new_session=True)
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(500 if BEHAVIOUR == "sick" else 200)
+        self.end_headers()
+        self.wfile.write(f"{VERSION} {os.environ.get('UPDATER_TRIAL', 'no')} says 'the exchange is down'".encode())
+    def log_message(self, *words):
+        pass
+print("serving", VERSION, flush=True)
+http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
+'''
+
+CONFIGURATION = """
+[app]
+name = "app"
+[source]
+{source}
+[releases]
+keep = {keep}
+[shared]
+"data" = "data"
+[processes.web]
+command = ["python", "serve.py"]
+env = {{ PORT = "{port}" }}
+stop_timeout = {stop_timeout}
+[[processes.web.probes]]
+type = "http"
+url = "http://127.0.0.1:{port}/"
+timeout = 2
+[health]
+successes = 2
+interval = 0.1
+timeout = {timeout}
+watch = {watch}
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return int(listening.getsockname()[1])
+
+
+def eventually(condition: Callable[[], Any], what: str, seconds: float = 30) -> Any:
+    """Wait for a condition and return its value; fail the test if it does not come true."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.02)
+    return found
+
+
+def tree(version: str, behaviour: str = "good", **more: str) -> dict[str, tuple[bytes, str]]:
+    """The files of a release of the application."""
+    files = {"serve.py": SERVE, "behaviour": f"{behaviour}\n", "VERSION": f"{version.removeprefix('v')}\n", **more}
+    return {name: (content.encode(), "100644") for name, content in files.items()}
+
+
+@dataclass
+class Done:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def text(self) -> str:
+        return self.out + self.err
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@dataclass
+class Site:
+    """One root, its source and its application."""
+
+    place: Path
+    server: ReleaseServer
+    releases: list[Release]
+    settings: dict[str, Any] = field(default_factory=dict)
+    port: int = field(default_factory=free_port)
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.root = self.place / "the root"
+        self.layout = Layout(self.root)
+        done = self.updater("init", str(self.root), "--repo", REPOSITORY)
+        assert done.code == 0, done.text
+        self.configure()
+
+    def configure(self, **settings: Any) -> None:
+        self.settings.update(settings)
+        values = {"keep": 5, "stop_timeout": 5, "timeout": 3, "watch": 0.3, "port": self.port, "extra": "", **self.settings}
+        values.setdefault("source", f'repository = "{REPOSITORY}"\napi_url = "{self.server.api_url}"\nconnect_timeout = 2\nstall_timeout = 2')
+        self.layout.config.write_text(CONFIGURATION.format(**values) + values["extra"])
+
+    def publish(self, tag: str, behaviour: str = "good", *, files: Mapping[str, str] | None = None, **about: Any) -> Release:
+        number = len(self.releases)
+        when = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=number)
+        release = Release(tag, tree(tag, behaviour, **(files or {})), published=when, **about)
+        self.releases.append(release)
+        return release
+
+    def command(self, *arguments: str) -> list[str]:
+        return [str(UPDATER), *arguments]
+
+    def env(self) -> dict[str, str]:
+        clean = {name: value for name, value in os.environ.items() if name not in ("UPDATER_ROOT", "GITHUB_TOKEN")}
+        return {**clean, "UPDATER_ROOT": str(self.root), "NO_PROXY": "127.0.0.1", **self.environment}
+
+    def updater(self, *arguments: str, timeout: float = 120) -> Done:
+        """Run the real command line."""
+        env = self.env()
+        if arguments[0] == "init":
+            env.pop("UPDATER_ROOT")
+        done = subprocess.run(
+            self.command(*arguments), env=env, cwd=self.place, capture_output=True, text=True, timeout=timeout,
+            check=False, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        assert "Traceback (most recent call last)" not in done.stderr or "-v" in arguments or "log:" in done.stderr, done.stderr
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start the real command line and do not wait for it."""
+        return subprocess.Popen(
+            self.command(*arguments), env=self.env(), cwd=self.place, text=True, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    def deployed(self, *tags: str) -> None:
+        """Publish good releases and deploy them one after the other."""
+        for tag in tags:
+            self.publish(tag)
+            done = self.updater("deploy", tag)
+            assert done.code == 0, done.text
+
+    def status(self) -> Any:
+        done = self.updater("--json", "status")
+        assert done.code == 0, done.text
+        return done.json
+
+    def current(self) -> str | None:
+        return os.readlink(self.layout.current).removeprefix("releases/") if self.layout.current.is_symlink() else None
+
+    def answer(self) -> str | None:
+        """What the application answers; None if it does not."""
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(f"http://127.0.0.1:{self.port}/", timeout=5) as answered:
+                return str(answered.read().decode())
+        except urllib.error.HTTPError as failure:
+            return f"HTTP {failure.code}"
+        except OSError:
+            return None
+
+    def runs(self, version: str) -> None:
+        """The release is in service by every fact there is: link, VERSION, good, process, answer."""
+        assert self.current() == version
+        assert (self.root / "VERSION").read_text().strip() == version.removeprefix("v").split("+")[0]
+        found = self.status()
+        assert found["in_service"]["version"] == version
+        assert [(it["name"], it["state"], it["release"]) for it in found["processes"]] == [("web", "running", version)]
+        assert (self.answer() or "").startswith(version.removeprefix("v").split("+")[0] + " ")
+
+    def is_clean(self) -> None:
+        """Nothing is left over: no lock holder, no open deployment, no temporary name, no stray process."""
+        names = [path for path in self.root.rglob("*") if path.name.startswith(".tmp-")]
+        assert names == []
+        assert list(self.layout.journal.glob("*.jsonl")) == []
+        assert not self.layout.trial.exists()
+        assert not (self.layout.run / "child").exists()
+
+    def processes(self) -> list[psutil.Process]:
+        """Every process that has to do with this root."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                words = [process.cwd(), *process.cmdline()]
+                if process.pid != os.getpid() and any(str(self.place) in word for word in words):
+                    found.append(process)
+        return found
+
+    def history(self) -> list[Any]:
+        return json.loads(self.layout.history.read_text()) if self.layout.history.exists() else []
+
+    def end(self) -> None:
+        """Stop everything that the test started."""
+        subprocess.run(self.command("force-stop", "--yes"), env=self.env(), capture_output=True, check=False, timeout=60)
+        for process in self.processes():
+            with contextlib.suppress(psutil.Error):
+                process.send_signal(signal.SIGKILL)
+        eventually(lambda: not [it for it in self.processes() if it.status() != psutil.STATUS_ZOMBIE], "every process is gone")
+
+
+def plain(text: str) -> str:
+    """Text without colours."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
