@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from examples.release_server import Release, ReleaseServer
-from tests.site import REPOSITORY, Site
+pytest.register_assert_rewrite("tests.site")
+
+from examples.release_server import Release, ReleaseServer  # noqa: E402
+from tests.site import REPOSITORY, Site  # noqa: E402
 
 
 @pytest.fixture

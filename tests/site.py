@@ -207,7 +207,8 @@ class Site:
         assert (self.root / "VERSION").read_text().strip() == version.removeprefix("v").split("+")[0]
         found = self.status()
         assert found["in_service"]["version"] == version
-        assert [(it["name"], it["state"], it["release"]) for it in found["processes"]] == [("web", "running", version)]
+        seen = [(it["name"], it["state"], it["release"]) for it in found["processes"]]
+        assert seen == [("web", "running", version)], (seen, self.history()[-1:])
         assert (self.answer() or "").startswith(version.removeprefix("v").split("+")[0] + " ")
 
     def is_clean(self) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -22,6 +23,9 @@ from pathlib import Path
 
 TEMPORARY = ".tmp-"
 """Prefix of every name that is not yet, or no longer, anything."""
+
+_OURS = re.compile(r"\.tmp-.*-(\d+-[0-9a-f]{8}|\d{8}T\d{6}-[0-9a-f]{6})")
+"""Names of our own making and no others: an application may have names with that prefix too."""
 
 _F_FULLFSYNC = 51  # macOS: fsync(2) there does not flush the drive (man 2 fcntl)
 
@@ -173,7 +177,7 @@ def sweep(directory: Path) -> list[str]:
     swept = []
     with contextlib.suppress(FileNotFoundError):
         for entry in list(os.scandir(directory)):
-            if entry.name.startswith(TEMPORARY):
+            if _OURS.fullmatch(entry.name):
                 if entry.is_dir(follow_symlinks=False):
                     remove_tree(Path(entry.path))
                 else:

@@ -77,11 +77,12 @@ def prune(face: Face, keep: int | None, dry_run: bool, yes: bool) -> None:
     """Remove old releases; never the current, the previous good, a pinned one or one in use."""
     root = operations.open_root(face.root)
     doomed = keeping.prunable(root, keep)
-    if dry_run or not doomed:
+    if dry_run:
         face.emit(
             {"would_remove": doomed}, lambda: face.say(f"would remove: {', '.join(doomed) or 'nothing'}")
         )
         return
-    output.confirm(f"Remove {', '.join(doomed)}?", yes=yes, face=face)
+    if doomed:
+        output.confirm(f"Remove {', '.join(doomed)}?", yes=yes, face=face)
     removed = keeping.prune(root, keep)
     face.emit({"removed": removed}, lambda: face.say(f"removed {', '.join(removed) or 'nothing'}"))

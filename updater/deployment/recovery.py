@@ -15,9 +15,9 @@ from updater.deployment import engine, journal, phases
 from updater.deployment.journal import Journal, Log
 from updater.deployment.transaction import Transaction
 from updater.errors import DeploymentFailed, RollbackFailed, UpdaterError, from_json
-from updater.layout import Layout
+from updater.layout import Layout, ReleaseFiles
 from updater.lock import Lock
-from updater.releases import service
+from updater.releases import service, shared, store
 
 ATTEMPTS = 3
 """Recoveries after which updater holds still instead of trying again."""
@@ -43,11 +43,15 @@ def recover(layout: Layout, config: Config, lock: Lock) -> list[engine.Outcome]:
 
 def sweep(layout: Layout) -> None:
     """Remove the temporary names that a kill has left. Only names of our own making are touched."""
-    for directory in (
+    places = [
         layout.root, layout.releases, layout.own, layout.marks, layout.journal, layout.journal / "closed",
-        layout.run, layout.cache, layout.logs, layout.launchers, layout.scripts,
-    ):  # fmt: skip
-        durable.sweep(directory)
+        layout.run, layout.cache, layout.cache / "http", layout.logs, layout.launchers, layout.scripts,
+    ]  # fmt: skip
+    for release in store.installed(layout):
+        places += [release.path, release.path / ReleaseFiles.RECORDS, layout.launchers / release.version]
+        places += [(release.path / inside).parent for inside in shared.links(layout, release.version)]
+    for place in places:
+        durable.sweep(place)
 
 
 def _recover_one(layout: Layout, config: Config, lock: Lock, path: Path) -> engine.Outcome:

@@ -1,0 +1,141 @@
+"""kill -9 at any call that changes the disk, then any command: a working release, the lock free, the truth in the history."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.crash.killed import CALLS
+from tests.site import Site
+
+REPOSITORY_TOP = Path(__file__).resolve().parents[2]
+POINTS = int(os.environ.get("CRASH_POINTS", "6"))
+"""Points for each kind of call and each operation; 0: every one."""
+
+
+def run(site: Site, call: str, number: int, request: dict[str, Any] | None) -> tuple[int, str]:
+    """Run a worker (or a recovery) that dies at a point. Returns its exit status and output."""
+    reader, writer = os.pipe()
+    rest = ["recover", str(site.root)] if request is None else ["worker", str(site.root), str(writer), json.dumps(request)]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.crash.killed", call, str(number), *rest],
+        cwd=REPOSITORY_TOP, env=site.env(), capture_output=True, text=True, pass_fds=(writer,), timeout=120, check=False,
+    )  # fmt: skip
+    os.close(reader)
+    os.close(writer)
+    return done.returncode, done.stdout + done.stderr
+
+
+def count(site: Site, call: str, request: dict[str, Any] | None) -> int:
+    status, said = run(site, call, 0, request)
+    assert "calls " in said, f"{status}: {said}"
+    return int(said.rpartition("calls ")[2])
+
+
+def chosen(total: int) -> list[int]:
+    """Points spread evenly, the first and last among them."""
+    if not POINTS or total <= POINTS:
+        return list(range(1, total + 1))
+    return sorted({1 + round(index * (total - 1) / (POINTS - 1)) for index in range(POINTS)})
+
+
+def oracle(site: Site, old: str, new: str, commands: list[str]) -> str:
+    """After a crash: any command, and everything is one of the two releases, whole. Returns which."""
+    assert site.updater("status").code == 0
+    done = site.updater(*commands)
+    assert done.code in (0, 4), done.text
+    version = site.current()
+    assert version in (old, new)
+    site.runs(str(version))
+    site.is_clean()
+    assert site.updater("verify").code == 0
+    found = [it["id"] for it in site.history()]
+    assert len(found) == len(set(found)), "each deployment is recorded once"
+    assert site.updater("recover").out == "nothing to recover\n"
+    return str(version)
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_killed_while_it_deploys(site: Site, call: str) -> None:
+    site.configure(watch=0.1)
+    site.deployed("v1.0.0")
+    site.publish("v1.1.0")
+    request = {"kind": "deploy", "wanted": "v1.1.0"}
+    count(site, call, request)
+    site.runs("v1.1.0")
+    _back_to(site, "v1.0.0", without="v1.1.0")
+    total = count(site, call, request)  # as often as in the rounds below
+    for number in chosen(total):
+        _back_to(site, "v1.0.0", without="v1.1.0")
+        status, said = run(site, call, number, request)
+        assert status == -signal.SIGKILL, f"{call} {number}: the kill did not come: {said}"
+        version = oracle(site, "v1.0.0", "v1.1.0", ["prune", "--yes"] if number % 2 else ["recover"])
+        last = site.history()[-1]
+        if last["recovered"]:
+            assert (last["outcome"] == "succeeded") == (version == "v1.1.0"), f"{call} {number}: a false report"
+        assert site.updater("deploy", "v1.1.0").code == 0, f"{call} {number}: the next deployment must succeed"
+        site.runs("v1.1.0")
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_killed_while_it_rolls_back_a_bad_release(site: Site, call: str) -> None:
+    site.deployed("v1.0.0")
+    site.publish("v1.1.0", "crash")
+    request = {"kind": "deploy", "wanted": "v1.1.0", "force": True}
+    count(site, call, request)
+    site.runs("v1.0.0")
+    _back_to(site, "v1.0.0", without="v1.1.0")
+    total = count(site, call, request)
+    for number in chosen(total)[len(chosen(total)) // 2 :]:
+        _back_to(site, "v1.0.0", without="v1.1.0")
+        status, said = run(site, call, number, request)
+        assert status == -signal.SIGKILL, said
+        assert oracle(site, "v1.0.0", "v1.0.0", ["recover"]) == "v1.0.0"
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace", "symlink", "unlink"])
+def test_recovery_killed_as_well(site: Site, call: str) -> None:
+    """A double fault: the recovery dies at its own points, and the next one still comes through."""
+    site.configure(watch=0.1)
+    site.deployed("v1.0.0")
+    site.publish("v1.1.0")
+    request = {"kind": "deploy", "wanted": "v1.1.0"}
+    fsyncs = count(site, "fsync", request)
+    for first in (fsyncs // 2, fsyncs * 3 // 4, fsyncs - 2):
+        _back_to(site, "v1.0.0", without="v1.1.0")
+        assert run(site, "fsync", first, request)[0] == -signal.SIGKILL
+        for number in (1, 4):  # a third death would make it hold still, as it should
+            run(site, call, number, None)
+        oracle(site, "v1.0.0", "v1.1.0", ["recover"])
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace", "symlink"])
+def test_killed_while_it_activates(site: Site, call: str) -> None:
+    site.configure(watch=0)
+    site.deployed("v1.0.0", "v1.1.0")
+    total = count(site, call, {"kind": "rollback"})
+    site.runs("v1.0.0")
+    for number in chosen(total):
+        _back_to(site, "v1.0.0")
+        status, said = run(site, call, number, {"kind": "activate", "wanted": "v1.1.0"})
+        assert status in (-signal.SIGKILL, 0), said
+        oracle(site, "v1.0.0", "v1.1.0", ["recover"])
+
+
+def _back_to(site: Site, version: str, *, without: str | None = None) -> None:
+    """The world as it was before: that release in service, the other one not installed."""
+    if site.current() != version:
+        assert site.updater("activate", version).code == 0
+    if without and site.layout.release(without).exists():
+        site.layout.previous.unlink(missing_ok=True)
+        (site.layout.marks / f"{without}.good").unlink(missing_ok=True)
+        (site.layout.marks / f"{without}.bad").unlink(missing_ok=True)
+        subprocess.run(["rm", "-rf", str(site.layout.release(without))], check=True)
+    site.runs(version)
