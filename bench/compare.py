@@ -45,7 +45,9 @@ def run(contender: Contender) -> float:
     process.stderr.close()
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:
-        raise SystemExit(f"{contender.name} failed ({process.returncode}): {errors.decode(errors='replace')[-2000:]}")
+        raise SystemExit(
+            f"{contender.name} failed ({process.returncode}): {errors.decode(errors='replace')[-2000:]}"
+        )
     contender.peak = max(contender.peak, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
     return seconds
 
@@ -73,4 +75,7 @@ def table(title: str, contenders: Sequence[Contender], peer: Contender) -> None:
     for it in contenders:
         middle, low, high = ratios(it, peer)
         ratio = "1" if it is peer else f"{middle:.3g} [{low:.3g}-{high:.3g}]"
-        print(f"| {it.name} | {statistics.median(it.seconds):.3f} | {ratio} | {it.peak / 1e6:.0f} MB |", flush=True)
+        print(
+            f"| {it.name} | {statistics.median(it.seconds):.3f} | {ratio} | {it.peak / 1e6:.0f} MB |",
+            flush=True,
+        )

@@ -40,7 +40,11 @@ def make_root(place: Path) -> Path:
 
 
 def updater(root: Path, *arguments: str) -> None:
-    subprocess.run([UPDATER, *arguments], check=True, env={**os.environ, "UPDATER_ROOT": str(root)} if arguments[0] != "init" else None)
+    subprocess.run(
+        [UPDATER, *arguments],
+        check=True,
+        env={**os.environ, "UPDATER_ROOT": str(root)} if arguments[0] != "init" else None,
+    )
 
 
 def activate(root: Path, rounds: int) -> None:
@@ -57,7 +61,9 @@ def activate(root: Path, rounds: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--dir", type=Path, help="where to work (default: the temporary directory)")
     given = parser.parse_args()

@@ -44,13 +44,16 @@ def unlink_and_symlink(link: Path, target: str) -> None:
     link.symlink_to(target)
 
 
-def race(root: Path, act: Callable[[Path, str], None], swaps: int, reads: int, readers: int) -> tuple[int, int, int, int, float]:
+def race(
+    root: Path, act: Callable[[Path, str], None], swaps: int, reads: int, readers: int
+) -> tuple[int, int, int, int, float]:
     link = root / "current"
     durable.swap_symlink(link, "releases/v1")
     go = multiprocessing.Event()
     results: multiprocessing.Queue[tuple[int, int, int]] = multiprocessing.Queue()
     processes = [
-        multiprocessing.Process(target=read, args=(str(root), reads // readers, go, results)) for _ in range(readers)
+        multiprocessing.Process(target=read, args=(str(root), reads // readers, go, results))
+        for _ in range(readers)
     ]
     for process in processes:
         process.start()
@@ -69,7 +72,9 @@ def race(root: Path, act: Callable[[Path, str], None], swaps: int, reads: int, r
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--swaps", type=int, default=100_000)
     parser.add_argument("--reads", type=int, default=3_000_000)
     parser.add_argument("--readers", type=int, default=2)
@@ -82,8 +87,13 @@ def main() -> None:
             for version in ("v1", "v2"):
                 (root / "releases" / version).mkdir(parents=True)
                 (root / "releases" / version / "VERSION").write_text(f"{version}\n")
-            swaps, reads, missing, wrong, seconds = race(root, act, given.swaps // share, given.reads // share, given.readers)
-        print(f"{name:<22} {swaps:>9,} {reads:>10,} {missing:>9,} {wrong:>6,} {swaps / seconds:>9,.0f}", flush=True)
+            swaps, reads, missing, wrong, seconds = race(
+                root, act, given.swaps // share, given.reads // share, given.readers
+            )
+        print(
+            f"{name:<22} {swaps:>9,} {reads:>10,} {missing:>9,} {wrong:>6,} {swaps / seconds:>9,.0f}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

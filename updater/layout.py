@@ -127,6 +127,14 @@ class Layout:
         return self.own / "ballast"
 
 
+def own_directories(layout: Layout) -> tuple[Path, ...]:
+    """Directories that updater writes to; whoever holds the lock finds them there, even after somebody removed some."""
+    return (
+        layout.own, layout.releases, layout.logs, layout.run, layout.cache, layout.marks, layout.launchers,
+        layout.journal / "closed",
+    )  # fmt: skip
+
+
 class ReleaseFiles:
     """Names inside a release that belong to updater, not to the publisher."""
 

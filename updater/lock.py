@@ -19,7 +19,7 @@ from pathlib import Path
 
 from updater import durable
 from updater.errors import LockHeld, PreflightFailed
-from updater.layout import Layout
+from updater.layout import Layout, own_directories
 from updater.subprocesses import Identity, as_lines, end_session, read_fields
 
 STALE_AFTER = 30 * 60.0
@@ -69,6 +69,8 @@ def hold(layout: Layout, operation: str, *, wait: float = 0.0) -> Iterator[Lock]
     fd = _acquire(layout, wait)
     try:
         try:
+            for directory in own_directories(layout):
+                durable.make_directory(directory)
             _tell(layout, operation)
             yield Lock(fd, layout, operation)
         finally:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 from updater.errors import VerificationFailed
 
@@ -62,7 +62,8 @@ def damaged(kind: str, failure: Exception | None = None) -> VerificationFailed:
 
 def _gzip(chunks: Iterator[bytes]) -> Iterator[bytes]:
     """One or more gzip members (RFC 1952); zero bytes behind the last are padding, anything else is refused."""
-    engine = zlib.decompressobj(wbits=31)
+    new, errors = _inflater()
+    engine = new()
     ended = False
     for chunk in chunks:
         data = chunk
@@ -71,10 +72,10 @@ def _gzip(chunks: Iterator[bytes]) -> Iterator[bytes]:
                 data = data.lstrip(b"\0")
                 if not data:
                     break
-                engine, ended = zlib.decompressobj(wbits=31), False
+                engine, ended = new(), False
             try:
                 piece = engine.decompress(data, PIECE)
-            except zlib.error as failure:
+            except errors as failure:
                 raise damaged("gzip", failure) from failure
             if piece:
                 yield piece
@@ -85,6 +86,15 @@ def _gzip(chunks: Iterator[bytes]) -> Iterator[bytes]:
         ended = engine.eof
     if not ended:
         raise damaged("gzip")
+
+
+def _inflater() -> tuple[Callable[[], Any], tuple[type[Exception], ...]]:
+    """Intel's ISA-L inflates some three times as fast as zlib; where there is no build of it, zlib does."""
+    try:
+        from isal import isal_zlib
+    except ImportError:
+        return (lambda: zlib.decompressobj(wbits=31)), (zlib.error,)
+    return (lambda: isal_zlib.decompressobj(wbits=31)), (zlib.error, isal_zlib.error)
 
 
 def _zstd(chunks: Iterator[bytes]) -> Iterator[bytes]:

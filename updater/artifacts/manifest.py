@@ -138,7 +138,7 @@ def _parse(line: bytes) -> Entry:
     raise ValueError(f"not a line of a manifest: {line[:80]!r}")
 
 
-_MODES = {"F": b"100644", "X": b"100755", "L": b"120000", "D": b"40000"}
+_MODES = {"F": b"100644", "X": b"100755", "L": b"120000"}
 
 
 def git_tree(entries: Iterable[Entry], blobs: Mapping[str, bytes]) -> str:
@@ -147,19 +147,27 @@ def git_tree(entries: Iterable[Entry], blobs: Mapping[str, bytes]) -> str:
     As ``git write-tree`` computes it (gitformat-tree): names sorted as bytes with ``/`` behind directories, and no
     empty directories.
     """
-    root: _Node = {}
+    rows: dict[bytes, list[tuple[bytes, bytes]]] = {b"": []}
     for entry in entries:
         if entry.kind == "D":
             continue
-        *parents, name = encode(entry.path).split(b"/")
-        node = root
-        for parent in parents:
-            below = node.setdefault(parent, {})
-            assert isinstance(below, dict), "a path below a file was refused before"
-            node = below
+        parent, _, name = encode(entry.path).rpartition(b"/")
         blob = blobs[entry.path] if entry.is_file else blob_id(encode(entry.target))
-        node[name] = (_MODES[entry.kind], blob)
-    return _tree(root).hex()
+        row = (name, _MODES[entry.kind] + b" " + name + b"\0" + blob)
+        if parent in rows:
+            rows[parent].append(row)
+            continue
+        rows[parent] = [row]
+        while parent:  # the directories above come into being with it
+            parent = parent.rpartition(b"/")[0]
+            if parent in rows:
+                break
+            rows[parent] = []
+    for path in sorted(rows, key=lambda it: it.count(b"/"), reverse=True):
+        if path:
+            parent, _, name = path.rpartition(b"/")
+            rows[parent].append((name + b"/", b"40000 " + name + b"\0" + _tree(rows[path])))
+    return _tree(rows[b""]).hex()
 
 
 def blob_id(content: bytes) -> bytes:
@@ -167,16 +175,6 @@ def blob_id(content: bytes) -> bytes:
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).digest()
 
 
-_Node = dict[bytes, "tuple[bytes, bytes] | _Node"]
-
-
-def _tree(node: _Node) -> bytes:
-    rows = []
-    for name, value in node.items():
-        if isinstance(value, dict):
-            rows.append((name + b"/", b"40000 %s\0" % name + _tree(value)))
-        else:
-            mode, blob = value
-            rows.append((name, mode + b" " + name + b"\0" + blob))
+def _tree(rows: list[tuple[bytes, bytes]]) -> bytes:
     body = b"".join(row for _, row in sorted(rows))
     return hashlib.sha1(b"tree %d\0" % len(body) + body, usedforsecurity=False).digest()

@@ -7,6 +7,7 @@ route, and names that belong to updater.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Mapping
 
@@ -16,7 +17,11 @@ from updater.errors import HostileArchive
 RESERVED = (".venv", ".release")
 MAX_NAME = 255
 """Bytes of one component; what every filesystem in use takes."""
-_CONTROL = frozenset([*range(0x20), 0x7F])
+_CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
+_PLAIN = re.compile(
+    rb"(?:[^\x00-\x1f\x7f/.][^\x00-\x1f\x7f/]{0,254}/)*[^\x00-\x1f\x7f/.][^\x00-\x1f\x7f/]{0,254}/?"
+)
+"""What nearly all names are: no empty component, and none that begins with a dot."""
 
 
 def clean(raw: bytes, *, max_length: int, max_depth: int) -> str:
@@ -25,13 +30,15 @@ def clean(raw: bytes, *, max_length: int, max_depth: int) -> str:
     Raises:
         HostileArchive
     """
+    if len(raw) <= max_length and raw.count(b"/") < max_depth and _PLAIN.fullmatch(raw):
+        return decode(raw.rstrip(b"/"))
     if raw.startswith(b"/"):
         raise HostileArchive(f"an absolute name: {shown(raw)}")
     if not raw or len(raw) > max_length:
         raise HostileArchive(
             "an empty name" if not raw else f"a name of {len(raw)} bytes: {shown(raw[:80])}…"
         )
-    if not _CONTROL.isdisjoint(raw):
+    if _CONTROL.search(raw):
         raise HostileArchive(f"a name with a control character: {shown(raw)}")
     parts = [part for part in raw.split(b"/") if part not in (b"", b".")]
     if b".." in parts:

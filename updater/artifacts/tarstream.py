@@ -6,6 +6,7 @@ that are in use (CVE-2025-4517 and its kin). This parser only reads; what may be
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -57,6 +58,11 @@ class TarStream:
 
     def take(self, count: int) -> memoryview:
         """Exactly ``count`` bytes; valid until the next call."""
+        begin = self._at
+        end = begin + count
+        if end <= len(self._buffer):
+            self._at = end
+            return self._buffer[begin:end]
         while len(self._buffer) - self._at < count:
             if not self._more():
                 raise Truncated(
@@ -65,6 +71,10 @@ class TarStream:
                 )
         begin, self._at = self._at, self._at + count
         return self._buffer[begin : self._at]
+
+    def padded(self, count: int) -> memoryview:
+        """``count`` bytes, and past the padding behind them."""
+        return self.take(count + -count % BLOCK)[:count]
 
     def buffered(self, count: int) -> bool:
         """Whether ``count`` bytes are at hand without growing the buffer beyond a chunk."""
@@ -118,8 +128,7 @@ class TarStream:
     def _meta(self, flag: bytes, size: int, overrides: dict[str, bytes]) -> None:
         if size > META:
             raise HostileArchive(f"a header of {size} bytes")
-        body = bytes(self.take(size))
-        self.skip(-size % BLOCK)
+        body = bytes(self.padded(size))
         if flag in b"LK":
             overrides["path" if flag == b"L" else "linkpath"] = body.rstrip(b"\0")
             return
@@ -132,32 +141,48 @@ class TarStream:
 
 
 def _checked(header: bytes) -> bytes:
+    """A header whose checksum fits: the sum of its bytes, with spaces in place of the checksum.
+
+    Adler-32 (RFC 1950) has that sum, plus one, modulo 65521 in its lower half, and computes it in no time.
+    """
     try:
         wanted = _number(header[148:156])
     except VerificationFailed:
         wanted = -1
-    if wanted != sum(header) - sum(header[148:156]) + 8 * 32:
+    if wanted < 0 or (wanted - _adler(header[:148] + b"        " + header[156:])) % 65521:
         raise VerificationFailed(
             "the archive is damaged: a header's checksum does not fit, or it is no tar archive at all"
         )
     return header
 
 
+def _adler(header: bytes) -> int:
+    return (zlib.adler32(header) & 0xFFFF) - 1
+
+
 def _number(field: bytes) -> int:
     """An octal number, or a base-256 one (GNU) if its first bit is set."""
-    if field[0] & 0x80:
-        return int.from_bytes(bytes([field[0] & 0x7F]) + field[1:], "big")
     try:
-        return int(field.split(b"\0", 1)[0].strip() or b"0", 8)
+        return int(field.rstrip(b"\0 ") or b"0", 8)
     except ValueError:
+        if field[0] & 0x80:
+            return int.from_bytes(bytes([field[0] & 0x7F]) + field[1:], "big")
+        head = field.split(b"\0", 1)[0].strip()
+        if head.isdigit() or not head:
+            return _number(head)
         raise VerificationFailed(
             "the archive is damaged: a header holds no number where one belongs"
         ) from None
 
 
+_MATTERS = (b"path=", b"size=", b"comment=", b"sparse")
+
+
 def _pax(body: bytes) -> dict[str, bytes]:
     """The records ``"%d %s=%s\\n"`` of a pax header."""
     records: dict[str, bytes] = {}
+    if not any(key in body for key in _MATTERS):
+        return records  # times and owners only, as most of them are
     at = 0
     while at < len(body):
         length, sign, _ = body[at:].partition(b" ")
@@ -191,5 +216,8 @@ def _member(header: bytes, flag: bytes, size: int, overrides: dict[str, bytes]) 
         kind = {b"5": "directory", b"2": "symlink", b"1": "hardlink"}.get(
             flag, f"other:{flag.decode('latin-1')}"
         )
-    executable = bool(_number(header[100:108]) & 0o111)
+    # The usual "0000644\0": an odd digit is an execute bit.
+    usual = header[107] == 0 and header[100:107].isdigit()
+    bits = header[104] | header[105] | header[106] if usual else _number(header[100:108]) & 0o111
+    executable = bool(bits & (1 if usual else 0o111))
     return Member(name, kind, size if kind == "file" or kind.startswith("other") else 0, executable, link)

@@ -2,9 +2,9 @@
 
 What is accepted: regular files, directories, symlinks that stay inside the tree, and hard links to a file that came
 before (stored as that file's content). Everything else is refused with :class:`HostileArchive` (names: see
-:mod:`updater.artifacts.names`). Nothing outside the given directory is touched, because every file is opened relative
-to the descriptor of a directory that this pass made, exclusively and without following links, and symlinks are made
-last. Modes become 0444 and 0555, directories 0755; owners and times of the archive are ignored.
+:mod:`updater.artifacts.names`). Nothing outside the given directory is touched: every name is relative to the
+descriptor of that directory, files are opened exclusively, and while files are written there is no symlink in the tree
+that a name could go through, since symlinks are made last. Modes become 0444 and 0555, directories 0755; owners and times of the archive are ignored.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ import os
 import queue
 import stat
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,7 +27,6 @@ from updater.errors import HostileArchive
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_OPEN_DIRECTORIES = 64
 
 
 @dataclass(frozen=True)
@@ -171,19 +169,18 @@ class _Writer:
     received: _Received
     shared: int = 0
     _names: names.Names = field(default_factory=names.Names)
-    _entries: dict[str, Entry] = field(default_factory=dict)
+    _found: dict[str, tuple[str, int, bytes, str]] = field(default_factory=dict)
+    """Path → kind, size, SHA-256, link target."""
     _blobs: dict[str, bytes] = field(default_factory=dict)
     _total: int = 0
     _root: int = -1
-    _open: OrderedDict[str, int] = field(default_factory=OrderedDict)
 
     def __enter__(self) -> _Writer:
         self._root = os.open(self.into, _DIRECTORY)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for fd in (*self._open.values(), self._root):
-            os.close(fd)
+        os.close(self._root)
 
     def add(self, member: Member, stream: TarStream) -> None:
         path = names.clean(member.name, max_length=self.limits.path, max_depth=self.limits.depth)
@@ -195,10 +192,9 @@ class _Writer:
         if member.kind == "file":
             self._file(path, member, stream)
         elif member.kind == "directory":
-            self._register(Entry(path, "D"))
+            self._register(path, "D")
         elif member.kind == "symlink":
-            target = decode(member.linkname)
-            self._register(Entry(path, "L", target=target))
+            self._register(path, "L", decode(member.linkname))
         elif member.kind == "hardlink":
             self._hardlink(path, member)
         else:
@@ -210,65 +206,56 @@ class _Writer:
         self._total += member.size
         if self._total > self.limits.total:
             raise HostileArchive(f"it unpacks to more than {self.limits.total:,} bytes")
-        if len(self._entries) >= self.limits.entries:
+        if len(self._found) >= self.limits.entries:
             raise HostileArchive(f"it holds more than {self.limits.entries:,} entries")
         if self._total > self.limits.ratio_from and self._total > self.limits.ratio * max(
             self.received.count, 1
         ):
             raise HostileArchive(f"it unpacks to more than {self.limits.ratio} times its size")
 
-    def _register(self, entry: Entry) -> None:
-        known = entry.path in self._entries
-        for parent in self._names.add(entry.path, entry.kind):
+    def _register(self, path: str, kind: str, target: str = "") -> None:
+        known = path in self._found
+        self._named(path, kind)
+        if kind != "D":
+            self._found[path] = (kind, 0, b"", target)
+        elif not known:
+            self._directory(path)
+
+    def _named(self, path: str, kind: str) -> None:
+        for parent in self._names.add(path, kind):
             self._directory(parent)
-        if entry.kind == "D":
-            if not known:
-                self._directory(entry.path)
-        else:
-            self._entries[entry.path] = entry
 
     def _directory(self, path: str) -> None:
-        parent, _, name = path.rpartition("/")
-        os.mkdir(encode(name), 0o755, dir_fd=self._fd(parent))
-        self._entries[path] = Entry(path, "D")
-
-    def _fd(self, directory: str) -> int:
-        """The descriptor of a directory that this pass made; a bounded number stay open."""
-        if not directory:
-            return self._root
-        fd = self._open.get(directory)
-        if fd is None:
-            parent, _, name = directory.rpartition("/")
-            fd = os.open(encode(name), _DIRECTORY, dir_fd=self._fd(parent))
-            if len(self._open) >= _OPEN_DIRECTORIES:
-                os.close(self._open.popitem(last=False)[1])
-            self._open[directory] = fd
-        else:
-            self._open.move_to_end(directory)
-        return fd
+        os.mkdir(encode(path), 0o755, dir_fd=self._root)
+        self._found[path] = ("D", 0, b"", "")
 
     def _file(self, path: str, member: Member, stream: TarStream) -> None:
         kind, size = "X" if member.executable else "F", member.size
-        for parent in self._names.add(path, kind):
-            self._directory(parent)
-        parent, _, name = path.rpartition("/")
-        fd = self._fd(parent)
+        self._named(path, kind)
         if stream.buffered(size):
-            content = stream.take(size)
+            content = stream.padded(size)
             digest = hashlib.sha256(content).digest()
             blob = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
             blob.update(content)
-            if not self._share(digest, kind, size, fd, name, content):
-                _write(fd, name, kind, [content])
+            if not (self.donors and self._share(digest, kind, size, path, content)):
+                self._write(path, kind, [content])
         else:
-            digest, blob = self._large(stream, fd, name, kind, size)
-        stream.skip(-size % BLOCK)
+            digest, blob = self._large(stream, path, kind, size)
+            stream.skip(-size % BLOCK)
         self._blobs[path] = blob.digest()
-        self._entries[path] = Entry(path, kind, size, digest)
+        self._found[path] = (kind, size, digest, "")
 
-    def _large(
-        self, stream: TarStream, fd: int, name: str, kind: str, size: int
-    ) -> tuple[bytes, hashlib._Hash]:
+    def _write(self, path: str, kind: str, pieces: Iterable[memoryview]) -> None:
+        fd = os.open(encode(path), _CREATE, 0o555 if kind == "X" else 0o444, dir_fd=self._root)
+        try:
+            for piece in pieces:
+                done = os.write(fd, piece)
+                while done < len(piece):
+                    done += os.write(fd, piece[done:])
+        finally:
+            os.close(fd)
+
+    def _large(self, stream: TarStream, path: str, kind: str, size: int) -> tuple[bytes, hashlib._Hash]:
         digest, blob = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
 
         def hashed() -> Iterator[memoryview]:
@@ -277,18 +264,18 @@ class _Writer:
                 blob.update(piece)
                 yield piece
 
-        _write(fd, name, kind, hashed())
+        self._write(path, kind, hashed())
         donor = self._donated(digest.digest(), kind, size)
         if donor is not None and _sha256_of(donor) == digest.digest():
-            os.unlink(encode(name), dir_fd=fd)
-            if _link(donor, fd, name):
+            os.unlink(encode(path), dir_fd=self._root)
+            if self._link(donor, path):
                 self.shared += 1
             else:  # the link failed, so the bytes are needed after all, and the donor has them
                 with open(donor, "rb") as file:
-                    _write(fd, name, kind, iter(lambda: memoryview(file.read(1 << 20)), b""))
+                    self._write(path, kind, iter(lambda: memoryview(file.read(1 << 20)), b""))
         return digest.digest(), blob
 
-    def _share(self, digest: bytes, kind: str, size: int, fd: int, name: str, content: memoryview) -> bool:
+    def _share(self, digest: bytes, kind: str, size: int, path: str, content: memoryview) -> bool:
         """Link a donor's file instead of writing, if its bytes are equal now: an edited donor must never spread."""
         donor = self._donated(digest, kind, size)
         if donor is None:
@@ -296,7 +283,7 @@ class _Writer:
         with open(donor, "rb", buffering=0) as file:
             if file.read(size + 1) != content:
                 return False
-        if not _link(donor, fd, name):
+        if not self._link(donor, path):
             return False
         self.shared += 1
         return True
@@ -318,79 +305,55 @@ class _Writer:
                     return place
         return None
 
+    def _link(self, donor: str, path: str) -> bool:
+        try:
+            os.link(donor, encode(path), dst_dir_fd=self._root, follow_symlinks=False)
+            return True
+        except OSError:  # another filesystem, too many links, or a filesystem without them
+            return False
+
     def _hardlink(self, path: str, member: Member) -> None:
         target = names.clean(member.linkname, max_length=self.limits.path, max_depth=self.limits.depth)
-        entry = self._entries.get(target)
-        if entry is None or not entry.is_file:
+        kind, size, digest, _ = self._found.get(target, ("", 0, b"", ""))
+        if kind not in ("F", "X"):
             raise HostileArchive(
                 f"a hard link to what is no file before it: {names.shown(path)} -> {names.shown(target)}"
             )
-        for parent in self._names.add(path, entry.kind):
-            self._directory(parent)
-        there, _, old = target.rpartition("/")
-        here, _, new = path.rpartition("/")
+        self._named(path, kind)
         os.link(
-            encode(old),
-            encode(new),
-            src_dir_fd=self._fd(there),
-            dst_dir_fd=self._fd(here),
-            follow_symlinks=False,
+            encode(target), encode(path), src_dir_fd=self._root, dst_dir_fd=self._root, follow_symlinks=False
         )
         self._blobs[path] = self._blobs[target]
-        self._entries[path] = Entry(path, entry.kind, entry.size, entry.sha256)
-        self._total += entry.size
+        self._found[path] = (kind, size, digest, "")
+        self._total += size
 
     def finish(self) -> tuple[Path, Manifest]:
         """Check what can only be known at the end, make the symlinks, and hand over the tree."""
         top = self._top()
         cut = len(top) + 1 if top else 0
-        entries = [_moved(entry, cut) for path, entry in self._entries.items() if path != top]
-        if not any(entry.is_file for entry in entries):
+        entries = [Entry(path[cut:], *it) for path, it in self._found.items() if path != top]
+        if not self._blobs:
             raise HostileArchive("it holds no files")
         for entry in entries:
-            if entry.path.split("/", 1)[0].casefold() in names.RESERVED:
+            if entry.path.partition("/")[0].lower() in names.RESERVED:
                 raise HostileArchive(f"a name that belongs to updater: {names.shown(entry.path)}")
         links = {entry.path: entry.target for entry in entries if entry.kind == "L"}
         names.check_links(links)
         for path, target in links.items():
-            parent, _, name = (f"{top}/{path}" if top else path).rpartition("/")
-            os.symlink(encode(target), encode(name), dir_fd=self._fd(parent))
-        blobs = {path[cut:]: blob for path, blob in self._blobs.items()}
+            os.symlink(encode(target), encode(f"{top}/{path}" if top else path), dir_fd=self._root)
+        blobs = {path[cut:]: blob for path, blob in self._blobs.items()} if cut else self._blobs
         return self.into / top, Manifest.of(entries, git_tree(entries, blobs))
 
     def _top(self) -> str:
         """The one directory at the top, if everything is in it."""
-        tops = [path for path in self._entries if "/" not in path]
-        return tops[0] if len(tops) == 1 and self._entries[tops[0]].kind == "D" else ""
-
-
-def _moved(entry: Entry, cut: int) -> Entry:
-    return Entry(entry.path[cut:], entry.kind, entry.size, entry.sha256, entry.target) if cut else entry
+        tops = [path for path in self._found if "/" not in path]
+        return tops[0] if len(tops) == 1 and self._found[tops[0]][0] == "D" else ""
 
 
 def _kind(kind: str) -> str:
     flags = {"3": "a character device", "4": "a block device", "6": "a FIFO", "S": "a sparse file"}
     flag = kind.removeprefix("other:")
     return flags.get(flag, f"type {ascii(flag)}")
-
-
-def _write(directory: int, name: str, kind: str, pieces: Iterator[memoryview] | list[memoryview]) -> None:
-    fd = os.open(encode(name), _CREATE, 0o555 if kind == "X" else 0o444, dir_fd=directory)
-    try:
-        for piece in pieces:
-            done = os.write(fd, piece)
-            while done < len(piece):
-                done += os.write(fd, piece[done:])
-    finally:
-        os.close(fd)
-
-
-def _link(donor: str, directory: int, name: str) -> bool:
-    try:
-        os.link(donor, encode(name), dst_dir_fd=directory, follow_symlinks=False)
-        return True
-    except OSError:  # another filesystem, too many links, or a filesystem without them
-        return False
 
 
 def _sha256_of(path: str) -> bytes:

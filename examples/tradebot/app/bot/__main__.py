@@ -22,7 +22,11 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    market, strategy, trades = Market(settings.seed), Crossover(settings.fast, settings.slow), Trades(settings.database)
+    market, strategy, trades = (
+        Market(settings.seed),
+        Crossover(settings.fast, settings.slow),
+        Trades(settings.database),
+    )
     print(f"trading {settings.symbol} on paper, every {settings.tick} s", flush=True)
     with trades:
         while not stopping.wait(settings.tick):

@@ -34,7 +34,11 @@ def data_directory() -> Path:
 
 
 def load() -> Settings:
+    """The settings, checked. Raises KeyError for a missing one, ValueError for one that cannot be."""
     trading, data = read()["trading"], data_directory()
+    for name in ("tick", "quantity"):
+        if not trading[name] > 0:
+            raise ValueError(f"[trading] {name} must be greater than zero, not {trading[name]}")
     return Settings(
         symbol=trading["symbol"],
         quantity=trading["quantity"],

@@ -50,5 +50,6 @@ class Trades:
                 )
             else:
                 self._connection.execute(
-                    "UPDATE trades SET status = 'closed', closed_at = ?, close_price = ? WHERE status = 'open'", (now, price)
+                    "UPDATE trades SET status = 'closed', closed_at = ?, close_price = ? WHERE status = 'open'",
+                    (now, price),
                 )

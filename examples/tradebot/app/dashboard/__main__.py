@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import os
-
-from waitress import serve
-
 from bot.settings import read
-from dashboard.page import make_app
+from dashboard.serving import serve_page
 
 
 def main() -> None:
-    web = read()["web"]
-    port = int(os.environ.get("PORT", web["port"]))
-    print(f"serving on http://{web['host']}:{port}", flush=True)
-    serve(make_app(), host=web["host"], port=port, threads=4, _quiet=True)
+    serve_page(read()["web"])
 
 
 if __name__ == "__main__":

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import time
 from pathlib import Path
-from typing import Any
 
 from flask import Flask, Response, jsonify, render_template
 
-from bot.settings import data_directory
 from bot.trial import on_trial
+from dashboard.ledger import heartbeat_age, positions, trades
 
 FRESH = 30.0
 """Seconds after which a heartbeat is too old."""
@@ -22,36 +20,16 @@ def version() -> str:
     return (Path(__file__).resolve().parent.parent / "VERSION").read_text(encoding="utf-8").strip()
 
 
-def trades(limit: int = 20) -> list[dict[str, Any]]:
-    """The last trades, newest first."""
-    database = data_directory() / "trades.db"
-    connection = sqlite3.connect(f"file:{database.resolve()}?mode=ro", uri=True)
-    try:
-        connection.row_factory = sqlite3.Row
-        rows = connection.execute("SELECT * FROM trades ORDER BY id DESC LIMIT ?", (limit,))
-        return [dict(row) for row in rows]
-    finally:
-        connection.close()
-
-
-def heartbeat_age() -> float | None:
-    """Seconds since the bot's last tick; None if there was none."""
-    try:
-        return time.time() - (data_directory() / "heartbeat").stat().st_mtime
-    except FileNotFoundError:
-        return None
-
-
 def make_app() -> Flask:
     app = Flask(__name__)
 
     @app.get("/")
-    def page() -> str:
+    def page() -> tuple[str, int]:
+        shown = {"version": version(), "trial": on_trial()}
         try:
-            found = trades()
-        except sqlite3.Error:
-            found = []
-        return render_template("page.html", version=version(), trades=found, trial=on_trial())
+            return render_template("page.html", trades=trades(), positions=positions(), **shown), 200
+        except sqlite3.Error as failure:  # "no trades" would be a lie
+            return render_template("page.html", problem=failure, **shown), 503
 
     @app.get("/health")
     def health() -> tuple[Response, int]:
@@ -66,7 +44,7 @@ def make_app() -> Flask:
             "status": "ok" if healthy else "sick",
             "version": version(),
             "release": os.environ.get("UPDATER_RELEASE"),
-            "heartbeat_age": age and round(age, 2),
+            "heartbeat_age": None if age is None else round(age, 2),
             "database": database,
             "trial": on_trial(),
         }

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+
 from bot.market import Market
+from bot.settings import load
 from bot.strategy import Crossover
 from bot.trades import Trades
 
@@ -31,5 +34,19 @@ def test_a_trade_is_opened_and_closed(tmp_path: Path) -> None:
     with Trades(tmp_path / "trades.db") as trades:
         trades.act("buy", "BTC/EUR", 0.1, 100.0)
         trades.act("sell", "BTC/EUR", 0.1, 110.0)
-    rows = sqlite3.connect(tmp_path / "trades.db").execute("SELECT status, price, close_price FROM trades").fetchall()
+    with closing(sqlite3.connect(tmp_path / "trades.db")) as database:
+        rows = database.execute("SELECT status, price, close_price FROM trades").fetchall()
     assert rows == [("closed", 100.0, 110.0)]
+
+
+def test_the_settings_that_come_with_it_are_read() -> None:
+    settings = load()
+    assert settings.symbol == "BTC/EUR" and settings.fast < settings.slow
+
+
+def test_a_tick_of_zero_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = Path("config/settings.toml").read_text(encoding="utf-8")
+    (tmp_path / "settings.toml").write_text(text.replace("tick = 0.2", "tick = 0"), encoding="utf-8")
+    monkeypatch.setenv("TRADEBOT_SETTINGS", str(tmp_path / "settings.toml"))
+    with pytest.raises(ValueError, match="tick must be greater than zero"):
+        load()

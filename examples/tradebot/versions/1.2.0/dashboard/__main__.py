@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import os
-
-from waitress import serve
-
 from bot.settings import read
-from dashboard.page import make_app
+from dashboard.serving import serve_page
 
 
 def main() -> None:
-    web = read()["web"]
-    exchange = read()["exchange"]  # the settings have no such section yet: this release cannot start
+    settings = read()
+    exchange = settings["exchange"]  # the settings have no such section yet: this release cannot start
     print(f"exchange: {exchange}", flush=True)
-    port = int(os.environ.get("PORT", web["port"]))
-    print(f"serving on http://{web['host']}:{port}", flush=True)
-    serve(make_app(), host=web["host"], port=port, threads=4, _quiet=True)
+    serve_page(settings["web"])
 
 
 if __name__ == "__main__":
