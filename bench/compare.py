@@ -11,6 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+os.environ.pop(
+    "PYTHONDONTWRITEBYTECODE", None
+)  # nobody runs a program uncompiled; it would distort every start
+
 Prepare = Callable[[], None]
 
 

@@ -68,14 +68,19 @@ class Demo:
     def updater(self, *arguments: str, expect: int = 0) -> str:
         """Run a command as a person would, show it, and hold its exit code against the documented one."""
         print(f"\n$ updater {' '.join(arguments)}", flush=True)
-        done = subprocess.run([UPDATER, *arguments], env=self.environment, cwd=CLONE, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)  # fmt: skip
+        done = subprocess.run(
+            [UPDATER, *arguments], env=self.environment, cwd=CLONE, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+        )  # fmt: skip
         print("\n".join(f"  {line}" for line in done.stdout.splitlines()), flush=True)
         if done.returncode != expect:
             raise NotSo(f"updater {' '.join(arguments)} exited with {done.returncode} and not with {expect}")
         return done.stdout
 
     def status(self) -> Any:
-        done = subprocess.run([UPDATER, "--json", "status"], env=self.environment, stdout=subprocess.PIPE, check=True)
+        done = subprocess.run(
+            [UPDATER, "--json", "status"], env=self.environment, stdout=subprocess.PIPE, check=True
+        )
         return json.loads(done.stdout)
 
     def page(self) -> str:
@@ -89,7 +94,10 @@ class Demo:
         must(found["in_service"]["version"] == version == found["good"], f"{version} is in service, and good")
         releases = {it["name"]: it["release"] for it in found["processes"] if it["state"] == "running"}
         must(releases == {"bot": version, "dashboard": version}, f"bot and dashboard run from {version}")
-        must(f"<small>{version.removeprefix('v')}</small>" in self.page(), f"the page on port {self.port} answers with {version}")
+        must(
+            f"<small>{version.removeprefix('v')}</small>" in self.page(),
+            f"the page on port {self.port} answers with {version}",
+        )
 
     def run(self, api_url: str) -> None:
         self.updater("init", str(self.root), "--repo", "example/tradebot")
@@ -130,7 +138,9 @@ class Demo:
         text = file.read_text(encoding="utf-8")
         text = text.replace('# api_url = "https://api.github.com"', f'api_url = "{api_url}"')
         lines = [line for line in text.splitlines() if line not in ("[shared]", "[health]")]
-        file.write_text("\n".join(lines) + PROCESSES.format(port=self.port, watch=self.watch), encoding="utf-8")
+        file.write_text(
+            "\n".join(lines) + PROCESSES.format(port=self.port, watch=self.watch), encoding="utf-8"
+        )
         settings = (HERE / "tradebot" / "app" / "config" / "settings.toml").read_text(encoding="utf-8")
         place = self.root / "shared" / "config" / "settings.toml"
         place.write_text(settings.replace("port = 8080", f"port = {self.port}"), encoding="utf-8")
@@ -145,7 +155,15 @@ def _free_port() -> int:
 @contextlib.contextmanager
 def release_server() -> Iterator[str]:
     """The release server, as a process; yields the address of its API."""
-    command = [sys.executable, "-m", "examples.release_server", "--dist", HERE / "tradebot" / "dist", "--repo", "example/tradebot"]
+    command = [
+        sys.executable,
+        "-m",
+        "examples.release_server",
+        "--dist",
+        HERE / "tradebot" / "dist",
+        "--repo",
+        "example/tradebot",
+    ]
     with subprocess.Popen(command, cwd=CLONE, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -162,9 +180,18 @@ def stop(root: Path) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="./demo", description=__doc__)
-    parser.add_argument("--root", type=Path, default=CLONE / ".demo", help="where (default: .demo in the clone); it is removed first")
-    parser.add_argument("--keep-running", action="store_true", help="leave the application running at the end")
-    parser.add_argument("--watch", type=float, default=8, help="seconds of the watch window (default: %(default)s)")
+    parser.add_argument(
+        "--root",
+        type=Path,
+        default=CLONE / ".demo",
+        help="where (default: .demo in the clone); it is removed first",
+    )
+    parser.add_argument(
+        "--keep-running", action="store_true", help="leave the application running at the end"
+    )
+    parser.add_argument(
+        "--watch", type=float, default=8, help="seconds of the watch window (default: %(default)s)"
+    )
     given = parser.parse_args()
     root: Path = given.root.absolute()
     stop(root)

@@ -27,7 +27,7 @@ from updater.layout import Layout
 UPDATER = Path(sys.executable).with_name("updater")
 REPOSITORY = "example/app"
 
-SERVE = '''
+SERVE = """
 import http.server, os, signal, sys, threading, time
 from pathlib import Path
 VERSION = Path(__file__).with_name("VERSION").read_text().strip()
@@ -53,7 +53,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 print("serving", VERSION, flush=True)
 http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
-'''
+"""
 
 CONFIGURATION = """
 [app]
@@ -97,7 +97,12 @@ def eventually(condition: Callable[[], Any], what: str, seconds: float = 30) -> 
 
 def tree(version: str, behaviour: str = "good", **more: str) -> dict[str, tuple[bytes, str]]:
     """The files of a release of the application."""
-    files = {"serve.py": SERVE, "behaviour": f"{behaviour}\n", "VERSION": f"{version.removeprefix('v')}\n", **more}
+    files = {
+        "serve.py": SERVE,
+        "behaviour": f"{behaviour}\n",
+        "VERSION": f"{version.removeprefix('v')}\n",
+        **more,
+    }
     return {name: (content.encode(), "100644") for name, content in files.items()}
 
 
@@ -138,11 +143,24 @@ class Site:
 
     def configure(self, **settings: Any) -> None:
         self.settings.update(settings)
-        values = {"keep": 5, "stop_timeout": 5, "timeout": 3, "watch": 0.3, "port": self.port, "extra": "", **self.settings}
-        values.setdefault("source", f'repository = "{REPOSITORY}"\napi_url = "{self.server.api_url}"\nconnect_timeout = 2\nstall_timeout = 2')
+        values = {
+            "keep": 5,
+            "stop_timeout": 5,
+            "timeout": 3,
+            "watch": 0.3,
+            "port": self.port,
+            "extra": "",
+            **self.settings,
+        }
+        values.setdefault(
+            "source",
+            f'repository = "{REPOSITORY}"\napi_url = "{self.server.api_url}"\nconnect_timeout = 2\nstall_timeout = 2',
+        )
         self.layout.config.write_text(CONFIGURATION.format(**values) + values["extra"])
 
-    def publish(self, tag: str, behaviour: str = "good", *, files: Mapping[str, str] | None = None, **about: Any) -> Release:
+    def publish(
+        self, tag: str, behaviour: str = "good", *, files: Mapping[str, str] | None = None, **about: Any
+    ) -> Release:
         number = len(self.releases)
         when = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=number)
         release = Release(tag, tree(tag, behaviour, **(files or {})), published=when, **about)
@@ -153,7 +171,9 @@ class Site:
         return [str(UPDATER), *arguments]
 
     def env(self) -> dict[str, str]:
-        clean = {name: value for name, value in os.environ.items() if name not in ("UPDATER_ROOT", "GITHUB_TOKEN")}
+        clean = {
+            name: value for name, value in os.environ.items() if name not in ("UPDATER_ROOT", "GITHUB_TOKEN")
+        }
         return {**clean, "UPDATER_ROOT": str(self.root), "NO_PROXY": "127.0.0.1", **self.environment}
 
     def updater(self, *arguments: str, timeout: float = 120) -> Done:
@@ -165,7 +185,11 @@ class Site:
             self.command(*arguments), env=env, cwd=self.place, capture_output=True, text=True, timeout=timeout,
             check=False, stdin=subprocess.DEVNULL,
         )  # fmt: skip
-        assert "Traceback (most recent call last)" not in done.stderr or "-v" in arguments or "log:" in done.stderr, done.stderr
+        assert (
+            "Traceback (most recent call last)" not in done.stderr
+            or "-v" in arguments
+            or "log:" in done.stderr
+        ), done.stderr
         return Done(done.returncode, done.stdout, done.stderr)
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
@@ -188,7 +212,11 @@ class Site:
         return done.json
 
     def current(self) -> str | None:
-        return os.readlink(self.layout.current).removeprefix("releases/") if self.layout.current.is_symlink() else None
+        return (
+            os.readlink(self.layout.current).removeprefix("releases/")
+            if self.layout.current.is_symlink()
+            else None
+        )
 
     def answer(self) -> str | None:
         """What the application answers; None if it does not."""
@@ -234,11 +262,16 @@ class Site:
 
     def end(self) -> None:
         """Stop everything that the test started."""
-        subprocess.run(self.command("force-stop", "--yes"), env=self.env(), capture_output=True, check=False, timeout=60)
+        subprocess.run(
+            self.command("force-stop", "--yes"), env=self.env(), capture_output=True, check=False, timeout=60
+        )
         for process in self.processes():
             with contextlib.suppress(psutil.Error):
                 process.send_signal(signal.SIGKILL)
-        eventually(lambda: not [it for it in self.processes() if it.status() != psutil.STATUS_ZOMBIE], "every process is gone")
+        eventually(
+            lambda: not [it for it in self.processes() if it.status() != psutil.STATUS_ZOMBIE],
+            "every process is gone",
+        )
 
 
 def plain(text: str) -> str:

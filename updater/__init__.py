@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 
 def version() -> str:
     """The version of updater itself, from the file ``VERSION`` (inside a wheel, or at the top of a checkout)."""
+    from pathlib import Path
+
     here = Path(__file__).resolve().parent
     for place in (here / "VERSION", here.parent / "VERSION"):
         if place.is_file():

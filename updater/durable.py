@@ -11,11 +11,8 @@ A failed flush is never retried: after ``EIO`` the kernel may report success for
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import re
-import secrets
-import shutil
 import stat
 import sys
 from collections.abc import Iterator
@@ -32,7 +29,7 @@ _F_FULLFSYNC = 51  # macOS: fsync(2) there does not flush the drive (man 2 fcntl
 
 def temporary_name(name: str) -> str:
     """A unique temporary name for ``name``, in the same directory; unique because a leftover must not be reused (F21)."""
-    return f"{TEMPORARY}{name}-{os.getpid()}-{secrets.token_hex(4)}"
+    return f"{TEMPORARY}{name}-{os.getpid()}-{os.urandom(4).hex()}"
 
 
 def flush(fd: int) -> None:
@@ -161,6 +158,8 @@ def remove_tree(path: Path) -> None:
     if doomed.is_symlink() or not doomed.is_dir():
         os.unlink(doomed)
         return
+    import shutil
+
     _make_removable(doomed)
     shutil.rmtree(doomed)
 
@@ -204,6 +203,8 @@ def flush_tree(tree: Path) -> None:
 
 
 def _syncfs(place: Path) -> None:
+    import ctypes
+
     libc = ctypes.CDLL(None, use_errno=True)
     fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
     try:

@@ -10,12 +10,15 @@ import contextlib
 import functools
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import subprocess
 
 
 @functools.cache
@@ -25,6 +28,8 @@ def boot_id() -> str:
         with contextlib.suppress(OSError):
             return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return ""
+    import subprocess
+
     done = subprocess.run(
         ["sysctl", "-n", "kern.bootsessionuuid"],
         capture_output=True,
@@ -47,6 +52,8 @@ def start_time(pid: int) -> str | None:
         except OSError:
             return None
         return None if not fields or fields[0] in (b"Z", b"X") else fields[19].decode()
+    import subprocess
+
     done = subprocess.run(
         ["ps", "-o", "state=,lstart=", "-p", str(pid)],
         capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, env={**os.environ, "LC_ALL": "C"},
@@ -160,6 +167,8 @@ def run(
     Raises:
         OSError: the command cannot be started.
     """
+    import subprocess
+
     arrange = _die_with_parent(os.getpid()) if sys.platform == "linux" else None
     child = subprocess.Popen(
         [os.fspath(word) for word in command],
@@ -187,6 +196,7 @@ def _wait(
     check: Callable[[], None] | None,
 ) -> Finished:
     import selectors
+    import subprocess
 
     assert child.stdout is not None
     os.set_blocking(child.stdout.fileno(), False)

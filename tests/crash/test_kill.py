@@ -23,7 +23,11 @@ POINTS = int(os.environ.get("CRASH_POINTS", "6"))
 def run(site: Site, call: str, number: int, request: dict[str, Any] | None) -> tuple[int, str]:
     """Run a worker (or a recovery) that dies at a point. Returns its exit status and output."""
     reader, writer = os.pipe()
-    rest = ["recover", str(site.root)] if request is None else ["worker", str(site.root), str(writer), json.dumps(request)]
+    rest = (
+        ["recover", str(site.root)]
+        if request is None
+        else ["worker", str(site.root), str(writer), json.dumps(request)]
+    )
     done = subprocess.run(
         [sys.executable, "-m", "tests.crash.killed", call, str(number), *rest],
         cwd=REPOSITORY_TOP, env=site.env(), capture_output=True, text=True, pass_fds=(writer,), timeout=120, check=False,
@@ -79,8 +83,12 @@ def test_killed_while_it_deploys(site: Site, call: str) -> None:
         version = oracle(site, "v1.0.0", "v1.1.0", ["prune", "--yes"] if number % 2 else ["recover"])
         last = site.history()[-1]
         if last["recovered"]:
-            assert (last["outcome"] == "succeeded") == (version == "v1.1.0"), f"{call} {number}: a false report"
-        assert site.updater("deploy", "v1.1.0").code == 0, f"{call} {number}: the next deployment must succeed"
+            assert (last["outcome"] == "succeeded") == (version == "v1.1.0"), (
+                f"{call} {number}: a false report"
+            )
+        assert site.updater("deploy", "v1.1.0").code == 0, (
+            f"{call} {number}: the next deployment must succeed"
+        )
         site.runs("v1.1.0")
 
 

@@ -37,14 +37,23 @@ def test_without_a_tag_the_newest_is_deployed_and_then_there_is_nothing_to_do(si
     asked = len(site.server.requests)
     again = site.updater("deploy")
     assert again.code == 0 and "nothing to do" in again.out
-    assert [it.status for it in site.server.requests[asked:]] == [304] * (len(site.server.requests) - asked), "costs no quota"
+    assert [it.status for it in site.server.requests[asked:]] == [304] * (
+        len(site.server.requests) - asked
+    ), "costs no quota"
 
 
 @pytest.mark.parametrize(
     ("behaviour", "evidence"),
-    [("crash", "KeyError: 'exchange'"), ("dies", "web exited with 7"), ("sick", "answered 500"), ("mute", "nobody listens there")],
+    [
+        ("crash", "KeyError: 'exchange'"),
+        ("dies", "web exited with 7"),
+        ("sick", "answered 500"),
+        ("mute", "nobody listens there"),
+    ],
 )
-def test_a_release_that_does_not_work_is_rolled_back_with_its_reason(site: Site, behaviour: str, evidence: str) -> None:
+def test_a_release_that_does_not_work_is_rolled_back_with_its_reason(
+    site: Site, behaviour: str, evidence: str
+) -> None:
     """F29, F32, F49: crash at the start, death in the watch window, 500, silence."""
     site.configure(watch=1.5, timeout=1.5)
     site.deployed("v1.0.0")
@@ -201,7 +210,9 @@ def test_two_deployments_at_once_do_not_meet(site: Site) -> None:
     eventually(lambda: site.layout.lock_owner.exists(), "the lock is held")
     second = site.updater("deploy")
     assert second.code == 6 and "deploy" in second.err and "pid" in second.err
-    assert site.updater("status").code == 0 and site.updater("rollback", "--help").code == 0, "looking never locks (F53)"
+    assert site.updater("status").code == 0 and site.updater("rollback", "--help").code == 0, (
+        "looking never locks (F53)"
+    )
     first.communicate(timeout=60)
     assert first.returncode == 0
     site.runs("v1.0.0")
@@ -219,7 +230,9 @@ def test_roots_do_not_know_of_each_other(another_site: Callable[[str], Site]) ->
 
 def test_the_same_tag_with_other_content_is_an_alarm(site: Site) -> None:
     site.deployed("v1.0.0")
-    site.releases[0] = type(site.releases[0])("v1.0.0", {**site.releases[0].tree, "evil.py": (b"print()", "100644")})
+    site.releases[0] = type(site.releases[0])(
+        "v1.0.0", {**site.releases[0].tree, "evil.py": (b"print()", "100644")}
+    )
     done = site.updater("deploy", "v1.0.0")
     assert done.code == 7 and "other content" in done.err and "--replace" in done.err
     site.runs("v1.0.0")
@@ -278,7 +291,11 @@ def test_a_dry_run_leaves_the_tree_byte_for_byte(site: Site) -> None:
     site.publish("v1.1.0")
     before = _snapshot(site.root)
     done = site.updater("deploy", "--dry-run")
-    assert done.code == 0 and "v1.1.0 would be put into service" in done.out and "Nothing was written" in done.out
+    assert (
+        done.code == 0
+        and "v1.1.0 would be put into service" in done.out
+        and "Nothing was written" in done.out
+    )
     assert site.updater("preflight").code == 0
     assert _snapshot(site.root) == before
 
@@ -328,7 +345,9 @@ def test_an_environment_whose_python_has_gone_is_found_and_rebuilt(site: Site) -
 def test_a_shared_file_is_asked_for_and_never_invented(site: Site) -> None:
     """F26."""
     site.configure(extra="")
-    text = site.layout.config.read_text().replace('"data" = "data"', '"data" = "data"\n"settings.toml" = "config/settings.toml"')
+    text = site.layout.config.read_text().replace(
+        '"data" = "data"', '"data" = "data"\n"settings.toml" = "config/settings.toml"'
+    )
     site.layout.config.write_text(text)
     site.publish("v1.0.0", files={"settings.toml": "key = 1\n"})
     done = site.updater("deploy")
@@ -344,7 +363,9 @@ def test_a_shared_file_is_asked_for_and_never_invented(site: Site) -> None:
     tool = shutil.which("sha256sum") or shutil.which("shasum")
     assert tool is not None
     options = ["-a", "256"] if tool.endswith("shasum") else []
-    subprocess.run([tool, *options, "-c", ".release/SHA256SUMS"], cwd=release, check=True, capture_output=True)
+    subprocess.run(
+        [tool, *options, "-c", ".release/SHA256SUMS"], cwd=release, check=True, capture_output=True
+    )
 
 
 def test_a_release_that_disagrees_with_its_tag_is_refused(site: Site) -> None:
@@ -363,7 +384,9 @@ def test_a_release_that_disagrees_with_its_tag_is_refused(site: Site) -> None:
 def test_a_build_that_fails_shows_the_installers_own_words(site: Site) -> None:
     """F38, F04: and the environment in service was not touched."""
     site.deployed("v1.0.0")
-    site.publish("v1.1.0", files={"requirements.txt": "no-such-package-anywhere==1.0\n", "wheels/README": "offline"})
+    site.publish(
+        "v1.1.0", files={"requirements.txt": "no-such-package-anywhere==1.0\n", "wheels/README": "offline"}
+    )
     done = site.updater("deploy")
     assert done.code == 4 and "no-such-package-anywhere" in done.err and "could not be built" in done.err
     site.runs("v1.0.0")

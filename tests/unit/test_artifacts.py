@@ -25,7 +25,9 @@ from updater.errors import HostileArchive, VerificationFailed
 Members = list[tuple[tarfile.TarInfo, bytes]]
 
 
-def member(name: str, content: bytes = b"", *, kind: bytes = tarfile.REGTYPE, link: str = "", mode: int = 0o644) -> tuple[tarfile.TarInfo, bytes]:
+def member(
+    name: str, content: bytes = b"", *, kind: bytes = tarfile.REGTYPE, link: str = "", mode: int = 0o644
+) -> tuple[tarfile.TarInfo, bytes]:
     info = tarfile.TarInfo(name)
     info.type, info.linkname, info.mode, info.size = kind, link, mode, len(content)
     return info, content
@@ -123,7 +125,10 @@ def test_a_hostile_archive_is_refused_and_touches_nothing_outside(canary: Path, 
     [
         (Limits(entries=10), [member(f"app/{n}", b"x") for n in range(20)]),
         (Limits(total=1000), [member("app/big", bytes(2000))]),
-        (Limits(ratio=10, ratio_from=1000), [member("app/zeros", bytes(5_000_000)), member("app/more", bytes(5_000_000))]),
+        (
+            Limits(ratio=10, ratio_from=1000),
+            [member("app/zeros", bytes(5_000_000)), member("app/more", bytes(5_000_000))],
+        ),
     ],
     ids=["entries", "size", "ratio"],
 )
@@ -152,9 +157,13 @@ COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT], ids=["ustar", "gnu", "pax"])
+@pytest.mark.parametrize(
+    "form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT], ids=["ustar", "gnu", "pax"]
+)
 @pytest.mark.parametrize("compression", COMPRESSIONS)
-def test_every_compression_and_format_gives_the_same_release(tmp_path: Path, compression: str, form: int) -> None:
+def test_every_compression_and_format_gives_the_same_release(
+    tmp_path: Path, compression: str, form: int
+) -> None:
     long = "app/" + "d" * 90 + "/" + "f" * 60
     members = [
         GOOD, member("app/bin/run", b"#!/bin/sh\n", mode=0o775), member("app/empty/", kind=tarfile.DIRTYPE),
@@ -163,7 +172,17 @@ def test_every_compression_and_format_gives_the_same_release(tmp_path: Path, com
     ]  # fmt: skip
     found = unpack(Slow(COMPRESSIONS[compression](tar(members, form))), tmp_path / "into")
     assert found.tree == tmp_path / "into" / "app"
-    assert [entry.path.split("/")[0][:5] for entry in found.manifest.entries] == ["big", "bin", "bin", "ddddd", "ddddd", "empty", "link", "same", "serve"]
+    assert [entry.path.split("/")[0][:5] for entry in found.manifest.entries] == [
+        "big",
+        "bin",
+        "bin",
+        "ddddd",
+        "ddddd",
+        "empty",
+        "link",
+        "same",
+        "serve",
+    ]
     assert (found.tree / "link").read_text() == "#!/bin/sh\n"
     assert oct((found.tree / "bin" / "run").stat().st_mode & 0o777) == "0o555"
     assert oct((found.tree / "serve.py").stat().st_mode & 0o777) == "0o444"
@@ -180,16 +199,23 @@ def test_a_cut_archive_is_never_taken_for_whole(tmp_path: Path, compression: str
 
 
 def test_rubbish_and_trailing_rubbish_are_refused(tmp_path: Path) -> None:
-    for number, raw in enumerate((b"", b"<html>404</html>" * 100, gzip.compress(b"no tar" * 200), gzip.compress(tar([GOOD])) + b"more")):
+    for number, raw in enumerate(
+        (b"", b"<html>404</html>" * 100, gzip.compress(b"no tar" * 200), gzip.compress(tar([GOOD])) + b"more")
+    ):
         with pytest.raises(VerificationFailed):
             unpacked(raw, tmp_path / f"into{number}")
 
 
-NAMES = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x2FF, exclude_characters="/\\\x7f"), min_size=1, max_size=12).filter(
-    lambda name: name not in (".", "..", ".venv", ".release")
-)
+NAMES = st.text(
+    st.characters(min_codepoint=0x21, max_codepoint=0x2FF, exclude_characters="/\\\x7f"),
+    min_size=1,
+    max_size=12,
+).filter(lambda name: name not in (".", "..", ".venv", ".release"))
 TREES = st.dictionaries(
-    st.lists(NAMES, min_size=1, max_size=3).map("/".join), st.tuples(st.binary(max_size=600), st.booleans()), min_size=1, max_size=12
+    st.lists(NAMES, min_size=1, max_size=3).map("/".join),
+    st.tuples(st.binary(max_size=600), st.booleans()),
+    min_size=1,
+    max_size=12,
 )
 
 
@@ -201,8 +227,14 @@ def is_a_tree(files: dict[str, tuple[bytes, bool]]) -> bool:
 
     everything = {path for name in files for path in parents(name)} | set(files)
     clashes = len({fold(path) for path in everything}) != len(everything)
-    reserved = any(fold(name.split("/")[0]) in (".venv", ".release", ".git") or ".git" in name.lower() for name in files)
-    return not clashes and not reserved and not any(parent in files for name in files for parent in parents(name))
+    reserved = any(
+        fold(name.split("/")[0]) in (".venv", ".release", ".git") or ".git" in name.lower() for name in files
+    )
+    return (
+        not clashes
+        and not reserved
+        and not any(parent in files for name in files for parent in parents(name))
+    )
 
 
 def parents(path: str) -> list[str]:
@@ -211,29 +243,48 @@ def parents(path: str) -> list[str]:
 
 
 def archive_of(files: dict[str, tuple[bytes, bool]], form: int = tarfile.PAX_FORMAT) -> bytes:
-    return tar([member(f"app/{name}", content, mode=0o755 if run else 0o644) for name, (content, run) in files.items()], form)
+    return tar(
+        [
+            member(f"app/{name}", content, mode=0o755 if run else 0o644)
+            for name, (content, run) in files.items()
+        ],
+        form,
+    )
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(TREES.filter(is_a_tree))
-def test_the_tree_id_is_the_one_that_git_computes(tmp_path_factory: pytest.TempPathFactory, files: dict[str, tuple[bytes, bool]]) -> None:
+def test_the_tree_id_is_the_one_that_git_computes(
+    tmp_path_factory: pytest.TempPathFactory, files: dict[str, tuple[bytes, bool]]
+) -> None:
     place = tmp_path_factory.mktemp("git")
     found = unpacked(archive_of(files), place / "into")
     assert {entry.path: entry.sha256.hex() for entry in found.manifest.entries if entry.is_file} == {
         name: hashlib.sha256(content).hexdigest() for name, (content, _) in files.items()
     }
-    env = {**os.environ, "GIT_DIR": str(place / "git"), "GIT_WORK_TREE": str(found.tree), "GIT_CONFIG_GLOBAL": os.devnull}
+    env = {
+        **os.environ,
+        "GIT_DIR": str(place / "git"),
+        "GIT_WORK_TREE": str(found.tree),
+        "GIT_CONFIG_GLOBAL": os.devnull,
+    }
     git = ["git", "-c", "core.autocrlf=false", "-c", "core.excludesFile=/dev/null"]
     for command in (["init", "-q"], ["add", "-A", "-f", "."]):
         subprocess.run([*git, *command], env=env, cwd=found.tree, check=True, capture_output=True)
-    written = subprocess.run([*git, "write-tree"], env=env, cwd=found.tree, check=True, capture_output=True, text=True)
+    written = subprocess.run(
+        [*git, "write-tree"], env=env, cwd=found.tree, check=True, capture_output=True, text=True
+    )
     assert written.stdout.strip() == found.manifest.tree_id
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(TREES.filter(is_a_tree), st.integers(min_value=0), st.integers(1, 255), st.booleans())
 def test_a_flipped_byte_never_gets_out_and_never_lies(
-    tmp_path_factory: pytest.TempPathFactory, files: dict[str, tuple[bytes, bool]], place: int, flip: int, packed: bool
+    tmp_path_factory: pytest.TempPathFactory,
+    files: dict[str, tuple[bytes, bool]],
+    place: int,
+    flip: int,
+    packed: bool,
 ) -> None:
     raw = bytearray(gzip.compress(archive_of(files)) if packed else archive_of(files))
     raw[place % len(raw)] ^= flip
@@ -280,7 +331,11 @@ def test_equal_files_are_shared_and_an_edited_donor_is_not(tmp_path: Path) -> No
     ids=["changed", "missing", "added", "executable", "target", "type"],
 )
 def test_every_kind_of_change_is_seen(tmp_path: Path, change: Callable[[Path], object], what: str) -> None:
-    members = [GOOD, member("app/bin/run", b"x", mode=0o755), member("app/link", kind=tarfile.SYMTYPE, link="bin/run")]
+    members = [
+        GOOD,
+        member("app/bin/run", b"x", mode=0o755),
+        member("app/link", kind=tarfile.SYMTYPE, link="bin/run"),
+    ]
     found = unpacked(tar(members), tmp_path / "into")
     for path in found.tree.rglob("*"):
         if path.is_file() and not path.is_symlink():

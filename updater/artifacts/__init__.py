@@ -7,8 +7,8 @@
 An artifact is hostile until proved otherwise: see :mod:`updater.artifacts.unpack` for what is accepted.
 """
 
-from updater.artifacts.manifest import Entry, Manifest
 from updater.artifacts.decompress import Reader
+from updater.artifacts.manifest import Entry, Manifest
 from updater.artifacts.unpack import Donor, Limits, Unpacked, unpack
 from updater.artifacts.verify import Difference, compare, hash_file
 

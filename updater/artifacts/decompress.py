@@ -91,10 +91,19 @@ def _gzip(chunks: Iterator[bytes]) -> Iterator[bytes]:
 def _inflater() -> tuple[Callable[[], Any], tuple[type[Exception], ...]]:
     """Intel's ISA-L inflates some three times as fast as zlib; where there is no build of it, zlib does."""
     try:
-        from isal import isal_zlib
+        from isal import igzip_lib, isal_zlib
     except ImportError:
-        return (lambda: zlib.decompressobj(wbits=31)), (zlib.error,)
-    return (lambda: isal_zlib.decompressobj(wbits=31)), (zlib.error, isal_zlib.error)
+        return _zlib_engine, (zlib.error,)
+
+    def isal_engine() -> Any:
+        return isal_zlib.decompressobj(wbits=31)
+
+    wrong: Any = igzip_lib.IsalError  # its stub does not say that it is an exception's class
+    return isal_engine, (zlib.error, wrong)
+
+
+def _zlib_engine() -> Any:
+    return zlib.decompressobj(wbits=31)
 
 
 def _zstd(chunks: Iterator[bytes]) -> Iterator[bytes]:

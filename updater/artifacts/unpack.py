@@ -2,9 +2,10 @@
 
 What is accepted: regular files, directories, symlinks that stay inside the tree, and hard links to a file that came
 before (stored as that file's content). Everything else is refused with :class:`HostileArchive` (names: see
-:mod:`updater.artifacts.names`). Nothing outside the given directory is touched: every name is relative to the
-descriptor of that directory, files are opened exclusively, and while files are written there is no symlink in the tree
-that a name could go through, since symlinks are made last. Modes become 0444 and 0555, directories 0755; owners and times of the archive are ignored.
+:mod:`updater.artifacts.names`). Nothing outside the given directory is touched: every name
+is relative to the descriptor of that directory, files are opened exclusively, and while files are written there is no
+symlink in the tree that a name could go through, since symlinks are made last. Modes become 0444 and 0555,
+directories 0755; owners and times of the archive are ignored.
 """
 
 from __future__ import annotations
@@ -353,7 +354,7 @@ class _Writer:
 def _kind(kind: str) -> str:
     flags = {"3": "a character device", "4": "a block device", "6": "a FIFO", "S": "a sparse file"}
     flag = kind.removeprefix("other:")
-    return flags.get(flag, f"type {ascii(flag)}")
+    return flags.get(flag, f"type {flag!a}")
 
 
 def _sha256_of(path: str) -> bytes:

@@ -9,6 +9,7 @@ import click
 from updater import operations
 from updater.cli import follow, output
 from updater.cli.output import Face
+from updater.deployment.holder import holder
 from updater.deployment.transaction import Request
 from updater.operations import deploying, planning
 
@@ -147,8 +148,8 @@ def _tell(face: Face, records: list[dict[str, object]]) -> None:
 def unlock(face: Face, yes: bool) -> None:
     """End whoever holds the lock, politely and then firmly, and recover."""
     root = operations.open_root(face.root)
-    holder = deploying.holder(root.layout)
-    if holder is not None:
-        idle = f"no progress for {output.seconds(holder.idle)}" + (", stale" if holder.stale else "")
-        output.confirm(f"End {holder.owner.describe()} ({idle})?", yes=yes, face=face)
+    found = holder(root.layout)
+    if found is not None:
+        idle = f"no progress for {output.seconds(found.idle)}" + (", stale" if found.stale else "")
+        output.confirm(f"End {found.owner.describe()} ({idle})?", yes=yes, face=face)
     _tell(face, deploying.unlock(root))

@@ -17,7 +17,7 @@ def status(face: Face) -> None:
     """What is in service, and does it run? Read from the disk at this moment."""
     from updater.operations import looking
 
-    found = looking.status(operations.open_root(face.root))
+    found = looking.status(operations.find_root(face.root))
     face.emit(found, lambda: _text(face, found))
 
 

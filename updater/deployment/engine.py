@@ -148,10 +148,8 @@ def roll_back(notes: Run, because: UpdaterError) -> Outcome:
     problems = undo(tx, notes.done)
     if problems:
         return finish(notes, "rollback-failed", error=rollback_failed(tx, because, problems))
-    if isinstance(because, Cancelled):
-        result = "cancelled"
-    else:
-        result = "rolled-back" if _touched(notes.done) else "failed"
+    undone = "rolled-back" if _touched(notes.done) else "failed"
+    result = "cancelled" if isinstance(because, Cancelled) else undone
     return finish(notes, result, error=explained(tx, because, touched=_touched(notes.done)))
 
 

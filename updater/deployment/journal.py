@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
-import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -47,13 +45,19 @@ class Line:
 def encode(line: Json) -> bytes:
     """The bytes of one journal line, newline included."""
     body = json.dumps(line, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
-    return hashlib.sha256(body).hexdigest()[:16].encode() + b" " + body + b"\n"
+    return _sum(body) + b" " + body + b"\n"
+
+
+def _sum(body: bytes) -> bytes:
+    import hashlib
+
+    return hashlib.sha256(body).hexdigest()[:16].encode()
 
 
 def decode(raw: bytes) -> Line | None:
     """The line that :func:`encode` wrote, without its newline; None if it is torn or damaged."""
     checksum, _, body = raw.partition(b" ")
-    if hashlib.sha256(body).hexdigest()[:16].encode() != checksum:
+    if _sum(body) != checksum:
         return None
     try:
         found = json.loads(body)
@@ -179,7 +183,7 @@ class Journal:
     def create(cls, layout: Layout, begin: Json) -> Journal:
         """Start a deployment: its first line is on the disk when this returns (F09)."""
         durable.make_directory(layout.journal / "closed")
-        identifier = f"{now():%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+        identifier = f"{now():%Y%m%dT%H%M%S}-{os.urandom(3).hex()}"
         path = layout.journal / f"{identifier}{SUFFIX}"
         durable.write(path, encode(_line(0, "begin", None, begin)))
         return cls(layout, path, 1)

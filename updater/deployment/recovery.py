@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from updater import durable, releases
+from updater import durable
 from updater.config import Config
 from updater.deployment import engine, journal, phases
 from updater.deployment.journal import Journal, Log
@@ -87,7 +87,7 @@ def _recover_one(layout: Layout, config: Config, lock: Lock, path: Path) -> engi
 def facts(layout: Layout) -> dict[str, str | None]:
     """What is on the disk now."""
     return {
-        "in_service": releases.in_service(layout).version,
+        "in_service": service.in_service(layout).version,
         "good": service.named_by(layout, layout.good),
         "previous": service.named_by(layout, layout.previous),
     }

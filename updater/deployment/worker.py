@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from updater import lock, records, releases
+from updater import lock, records
 from updater.config import Config
 from updater.deployment import engine, phases, recovery
 from updater.deployment.cancel import Cancellation
@@ -70,14 +70,14 @@ def begin(
     layout: Layout, config: Config, held: lock.Lock, request: Request, cancel: Cancellation
 ) -> Transaction:
     """Write the first line: what is asked, and the world before."""
-    from updater import processes
+    from updater.processes import control
 
     before = {
         "at": records.stamp(),
-        "in_service": releases.in_service(layout).version,
+        "in_service": service.in_service(layout).version,
         "good": service.named_by(layout, layout.good),
         "previous": service.named_by(layout, layout.previous),
-        "running": processes.names_running(layout, config),
+        "running": control.names_running(layout, config),
     }
     book = Journal.create(layout, {"request": request.as_json(), "before": before, "pid": os.getpid()})
     return Transaction(layout, config, held, book, cancel, request, before)

@@ -7,11 +7,14 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from updater import configfile, lock
-from updater.config import Config
 from updater.errors import NotARoot
 from updater.layout import Layout
+
+if TYPE_CHECKING:
+    from updater import lock
+    from updater.config import Config
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class Root:
             LockHeld: another operation is at work.
             RollbackFailed: an interrupted deployment could not be undone.
         """
+        from updater import lock
         from updater.deployment import recovery
 
         with lock.hold(self.layout, operation, wait=wait) as held:
@@ -69,5 +73,7 @@ def open_root(given: str | os.PathLike[str] | None = None) -> Root:
     Raises:
         NotARoot, ConfigError.
     """
+    from updater import configfile
+
     layout = find_root(given)
     return Root(layout, configfile.load(layout.config))

@@ -12,14 +12,17 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from updater import lock, records
-from updater.deployment import journal, recovery
-from updater.deployment.transaction import Request
+from updater.deployment import journal
+from updater.deployment.holder import holder
 from updater.errors import UpdaterError, UsageError, from_json
 from updater.layout import Layout
 from updater.operations import Root
+
+if TYPE_CHECKING:
+    from updater.deployment.transaction import Request
 
 Json = dict[str, Any]
 POLL = 0.1
@@ -206,31 +209,11 @@ def recover(root: Root) -> list[Json]:
         LockHeld: it is not interrupted, it is running.
         RollbackFailed: the way back failed.
     """
+    from updater.deployment import recovery
+
     with lock.hold(root.layout, "recover", wait=2.0) as held:
         outcomes = recovery.recover(root.layout, root.config, held)
     return [outcome.record for outcome in outcomes]
-
-
-@dataclass(frozen=True)
-class Holder:
-    """Who holds the lock, and for how long it has made no progress (seconds)."""
-
-    owner: lock.Owner
-    idle: float
-
-    @property
-    def stale(self) -> bool:
-        return self.idle > lock.STALE_AFTER
-
-
-def holder(layout: Layout) -> Holder | None:
-    """Who holds the lock now; None if nobody does."""
-    owner = lock.owner(layout)
-    if owner is None:
-        return None
-    signs = [layout.lock_owner, layout.progress, *journal.unfinished(layout)]
-    last = max((path.stat().st_mtime for path in signs if path.exists()), default=time.time())
-    return Holder(owner, max(0.0, time.time() - last))
 
 
 def unlock(root: Root, *, grace: float = 30.0) -> list[Json]:

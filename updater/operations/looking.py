@@ -5,31 +5,38 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from updater import records
 from updater.deployment import journal
+from updater.deployment.holder import holder
 from updater.errors import UsageError
-from updater.operations import Root, deploying
-from updater.releases import marks, service, store
+from updater.layout import Layout
+from updater.processes import state
+from updater.releases import service
+
+if TYPE_CHECKING:
+    from updater.operations import Root
 
 Json = dict[str, Any]
 
 
-def status(root: Root) -> Json:
-    """Everything a person asks first; read from the link, the pid files and the journal at this moment."""
-    from updater import processes
+def status(layout: Layout) -> Json:
+    """Everything a person asks first; read from the link, the pid files and the journal at this moment.
 
-    layout = root.layout
+    It needs no configuration that is right: a typing error must not hide what runs. What is wrong with the file is in
+    ``configuration``.
+    """
+    name, processes, wrong = _configured(layout)
     here = service.in_service(layout)
     good, previous = service.named_by(layout, layout.good), service.named_by(layout, layout.previous)
-    running = deployment_now(root)
+    running = deployment_now(layout)
     last = next(
         (it for it in reversed(records.history(layout)) if it.get("outcome") != "nothing-to-do"), None
     )
-    found = [it.as_json() for it in processes.status(layout, root.config)]
+    found = [it.as_json() for it in state.status(layout, processes)]
     return {
-        "name": root.config.name,
+        "name": name,
         "root": str(layout.root),
         "in_service": {"version": here.version, "kind": here.kind, "target": here.target},
         "good": good,
@@ -39,15 +46,28 @@ def status(root: Root) -> Json:
         "deployment": running,
         "last": last
         and {key: last.get(key) for key in ("id", "kind", "outcome", "from", "to", "ended", "error")},
-        "advice": _advice(root, here, good, running, found),
+        "configuration": wrong,
+        "advice": _advice(here, good, running, found, wrong),
     }
 
 
+def _configured(layout: Layout) -> tuple[str, list[str], str | None]:
+    """The application's name, its processes' names, and what is wrong with the file so far as this look can tell."""
+    import tomllib
+
+    try:
+        data = tomllib.loads(layout.config.read_text(encoding="utf-8"))
+        processes, app = data.get("processes", {}), data.get("app", {})
+        return str(app.get("name", "app")), [str(name) for name in processes], None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, AttributeError, TypeError) as failure:
+        return "app", [], f"updater.toml cannot be read: {failure}"
+
+
 def _advice(
-    root: Root, here: service.InService, good: str | None, running: Json | None, found: list[Json]
+    here: service.InService, good: str | None, running: Json | None, found: list[Json], wrong: str | None
 ) -> list[str]:
     """What a person should do, if anything."""
-    advice = []
+    advice = [f"{wrong}; correct it: no other command works until then"] if wrong else []
     if here.problem:
         advice.append(f"{here.problem}; move it away and run `updater activate {good or 'VERSION'}`")
     elif here.kind == "dangling":
@@ -66,24 +86,24 @@ def _advice(
     return advice
 
 
-def deployment_now(root: Root) -> Json | None:
+def deployment_now(layout: Layout) -> Json | None:
     """The deployment that runs or was interrupted; None if there is none."""
-    paths = journal.unfinished(root.layout)
+    paths = journal.unfinished(layout)
     if not paths:
         return None
     with contextlib.suppress(OSError):
-        return describe(root, paths[-1])
+        return describe(layout, paths[-1])
     return None
 
 
-def describe(root: Root, path: Path) -> Json:
+def describe(layout: Layout, path: Path) -> Json:
     """Where a deployment stands, from its journal, with the illustration of the progress file."""
     log = journal.read(path)
     request = log.begin.get("request") or {}
     before = log.begin.get("before") or {}
     begun = [line for line in log.lines if line.kind == "intent"]
-    shown = records.read_json(root.layout.progress) or {}
-    holder = deploying.holder(root.layout)
+    shown = records.read_json(layout.progress) or {}
+    at_work = holder(layout)
     end = log.end
     found: Json = {
         "id": log.id,
@@ -97,9 +117,9 @@ def describe(root: Root, path: Path) -> Json:
         "rolling_back": log.rolling_back is not None,
         "outcome": end.get("outcome") if end is not None else None,
         "error": end.get("error") if end is not None else None,
-        "interrupted": end is None and holder is None,
-        "stale": bool(holder and holder.stale and end is None),
-        "owner": holder.owner.describe() if holder and end is None else None,
+        "interrupted": end is None and at_work is None,
+        "stale": bool(at_work and at_work.stale and end is None),
+        "owner": at_work.owner.describe() if at_work and end is None else None,
         "damaged": log.damaged,
     }
     if shown.get("id") == log.id and shown.get("phase") == found["phase"]:
@@ -110,11 +130,13 @@ def describe(root: Root, path: Path) -> Json:
 def progress(root: Root) -> Json | None:
     """The running deployment, else the last one; None if there was never one."""
     paths = journal.unfinished(root.layout) or journal.closed(root.layout)
-    return describe(root, paths[-1]) if paths else None
+    return describe(root.layout, paths[-1]) if paths else None
 
 
 def releases(root: Root) -> list[Json]:
     """Installed releases, newest first, with their state; unfinished ones are told too."""
+    from updater.releases import marks, store
+
     layout = root.layout
     here, found = service.in_service(layout).version, marks.read(layout)
     previous = service.named_by(layout, layout.previous)
@@ -176,7 +198,7 @@ def diff(root: Root, version: str | None) -> Json:
     Raises:
         UsageError: there is nothing to compare.
     """
-    from updater.releases import verification
+    from updater.releases import marks, store, verification
 
     layout = root.layout
     here = service.in_service(layout).version

@@ -6,10 +6,11 @@ from typing import Any
 
 from updater import preflight as checking
 from updater.deployment import phases
+from updater.deployment.holder import holder
 from updater.deployment.phases import resolution
 from updater.deployment.transaction import Request
 from updater.errors import SourceFailed
-from updater.operations import Root, deploying
+from updater.operations import Root
 from updater.preflight import Check, checks
 from updater.releases import marks, service
 
@@ -39,12 +40,10 @@ def preflight(root: Root, request: Request, *, offline: bool = False) -> Json:
 
 
 def _nobody_at_work(root: Root) -> Check:
-    holder = deploying.holder(root.layout)
-    if holder is None:
+    found = holder(root.layout)
+    if found is None:
         return checking.ok("lock", "no other operation is at work")
-    return checking.failed(
-        "lock", f"{holder.owner.describe()} is at work", "wait for it, or `updater cancel`"
-    )
+    return checking.failed("lock", f"{found.owner.describe()} is at work", "wait for it, or `updater cancel`")
 
 
 def plan(root: Root, request: Request) -> Json:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from updater import health, processes
+from updater import health
 from updater.errors import UsageError
 from updater.operations import Root
+from updater.processes import control, proof, state
 from updater.releases import service
 
 Json = dict[str, Any]
@@ -26,7 +27,7 @@ def _version(root: Root) -> str:
 
 
 def _names(root: Root, names: Sequence[str]) -> list[str]:
-    known = [*root.config.processes, *(one.name for one in processes.running(root.layout))]
+    known = [*root.config.processes, *(one.name for one in state.running(root.layout))]
     for name in names:
         if name not in known:
             raise UsageError(
@@ -45,15 +46,15 @@ def start(root: Root, names: Sequence[str] = ()) -> list[Json]:
     with root.changing("start"):
         version = _version(root)
         chosen = [name for name in _names(root, names) if name in root.config.processes]
-        processes.start(root.layout, root.config, version, chosen)
-        processes.prove(root.layout, root.config, version, chosen)
+        control.start(root.layout, root.config, version, chosen)
+        proof.prove(root.layout, root.config, version, chosen)
     return status(root, chosen)
 
 
 def stop(root: Root, names: Sequence[str] = ()) -> list[str]:
     """Stop processes; politely, then firmly. Returns what was stopped."""
     with root.changing("stop"):
-        return processes.stop(root.layout, root.config, _names(root, names))
+        return control.stop(root.layout, root.config, _names(root, names))
 
 
 def restart(root: Root, names: Sequence[str] = ()) -> list[Json]:
@@ -61,22 +62,24 @@ def restart(root: Root, names: Sequence[str] = ()) -> list[Json]:
     with root.changing("restart"):
         version = _version(root)
         chosen = _names(root, names)
-        processes.stop(root.layout, root.config, chosen)
+        control.stop(root.layout, root.config, chosen)
         wanted = [name for name in chosen if name in root.config.processes]
-        processes.start(root.layout, root.config, version, wanted)
-        processes.prove(root.layout, root.config, version, wanted)
+        control.start(root.layout, root.config, version, wanted)
+        proof.prove(root.layout, root.config, version, wanted)
     return status(root, wanted)
 
 
 def force_stop(root: Root) -> list[str]:
     """Kill every managed process at once. It waits for no lock: it is for when nothing else helps."""
-    return processes.force_stop(root.layout)
+    return control.force_stop(root.layout)
 
 
 def status(root: Root, names: Sequence[str] = ()) -> list[Json]:
     """What the processes do."""
     return [
-        it.as_json() for it in processes.status(root.layout, root.config) if not names or it.name in names
+        it.as_json()
+        for it in state.status(root.layout, root.config.processes)
+        if not names or it.name in names
     ]
 
 

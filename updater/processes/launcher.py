@@ -14,12 +14,10 @@ from pathlib import Path
 from updater import durable
 from updater.config import ProcessConfig
 from updater.layout import Layout
+from updater.processes.state import STARTED
 
 LOG_KEPT = 20 * 1024**2
 """Bytes after which a process's log is moved to ``<name>.log.1`` at the next start."""
-
-STARTED = "--- started"
-"""How the line in a log begins that marks a start."""
 
 _TEXT = r"""#!/bin/sh
 # Starts the process "@NAME@" of release @VERSION@. Written by updater, and run by its emergency scripts as well.

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from updater.config import Config
 from updater.layout import Layout
-from updater.processes.launcher import STARTED
 from updater.records import moment
 from updater.subprocesses import Identity, read_fields
+
+STARTED = "--- started"
+"""How the line in a log begins that marks a start."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,10 @@ def _recorded(layout: Layout) -> Iterator[str]:
                 yield path.name.removesuffix(".pid")
 
 
-def status(layout: Layout, config: Config) -> list[Status]:
-    """Every configured process, in the order of the configuration, then living ones that it no longer names."""
-    names = list(config.processes)
-    names += [one.name for one in running(layout) if one.name not in config.processes]
+def status(layout: Layout, configured: Iterable[str]) -> list[Status]:
+    """Every configured process, in that order, then living ones that the configuration no longer names."""
+    names = list(configured)
+    names += [one.name for one in running(layout) if one.name not in names]
     return [_status(layout, name) for name in names]
 
 

@@ -6,10 +6,11 @@ import os
 import shutil
 from collections.abc import Collection, Mapping
 
-from updater import durable, processes
+from updater import durable
 from updater.deployment.transaction import Transaction
 from updater.errors import UpdaterError
 from updater.layout import Layout
+from updater.processes import proof
 from updater.releases import marks, service, store
 from updater.releases.marks import Marks
 
@@ -48,7 +49,7 @@ def protected(layout: Layout) -> set[str]:
         service.named_by(layout, layout.good),
         service.named_by(layout, layout.previous),
     }
-    return {version for version in named if version} | set(processes.in_use(layout))
+    return {version for version in named if version} | set(proof.in_use(layout))
 
 
 def plan(layout: Layout, keep: int) -> list[str]:

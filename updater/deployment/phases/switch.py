@@ -6,11 +6,12 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from updater import durable, health, processes
+from updater import durable, health
 from updater.deployment.engine import Phase
 from updater.deployment.phases import housekeeping
 from updater.deployment.transaction import Stopwatch, Transaction
 from updater.errors import HealthFailed, ProcessFailed, RollbackFailed, UpdaterError
+from updater.processes import control, proof
 from updater.releases import marks, service, shared
 
 Json = dict[str, Any]
@@ -23,13 +24,13 @@ class Stop(Phase):
     touches_service = True
 
     def applies(self, tx: Transaction) -> bool:
-        return bool(processes.names_running(tx.layout, tx.config))
+        return bool(control.names_running(tx.layout, tx.config))
 
     def do(self, tx: Transaction) -> Json:
         tx.memory["down"] = Stopwatch()
-        names = processes.names_running(tx.layout, tx.config)
+        names = control.names_running(tx.layout, tx.config)
         tx.progress.tell(f"stopping {', '.join(names)}")
-        processes.stop(tx.layout, tx.config, names)
+        control.stop(tx.layout, tx.config, names)
         return {"stopped": names}
 
     def undo(self, tx: Transaction) -> None:
@@ -38,7 +39,7 @@ class Stop(Phase):
             return
         tx.progress.tell(f"starting {', '.join(names)} of {tx.origin} again")
         try:
-            processes.start(tx.layout, tx.config, tx.origin, names)
+            control.start(tx.layout, tx.config, tx.origin, names)
             health.wait_healthy(tx.layout, tx.config, tx.origin, names)
         except UpdaterError as failure:
             raise RollbackFailed(
@@ -83,7 +84,7 @@ class Start(Phase):
         durable.write(tx.layout.trial, f"{target}\n")
         tx.progress.tell(f"starting {', '.join(names)}" if names else "no processes are configured")
         with judging(tx):
-            running = processes.start(tx.layout, tx.config, target, names, check=tx.cancel.check)
+            running = control.start(tx.layout, tx.config, target, names, check=tx.cancel.check)
         return {"started": [{"name": one.name, **one.identity.as_fields()} for one in running]}
 
     def undo(self, tx: Transaction) -> None:
@@ -91,7 +92,7 @@ class Start(Phase):
         if target is None:
             return
         durable.remove(tx.layout.trial)
-        processes.stop_release(tx.layout, tx.config, target)
+        control.stop_release(tx.layout, tx.config, target)
 
 
 class Probe(Phase):
@@ -115,7 +116,7 @@ class Probe(Phase):
                 on_progress=tx.progress.tell,
                 warn=tx.warn,
             )
-            processes.prove(tx.layout, tx.config, target, names)
+            proof.prove(tx.layout, tx.config, target, names)
         return {"outage_seconds": outage(tx)}
 
 
