@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from updater import durable
 from updater.errors import LockHeld, PreflightFailed
@@ -26,8 +27,7 @@ STALE_AFTER = 30 * 60.0
 """Seconds without progress after which a live holder is reported as stale."""
 
 
-@dataclass(frozen=True)
-class Owner:
+class Owner(NamedTuple):
     """Who holds the lock, for people to read; the kernel alone decides whether it is held."""
 
     identity: Identity

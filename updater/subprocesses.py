@@ -13,9 +13,8 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import subprocess
@@ -62,8 +61,7 @@ def start_time(pid: int) -> str | None:
     return None if not started or state.startswith("Z") else " ".join(started.split())
 
 
-@dataclass(frozen=True)
-class Identity:
+class Identity(NamedTuple):
     """One process, beyond doubt."""
 
     pid: int
@@ -122,8 +120,7 @@ def as_lines(fields: Mapping[str, object]) -> str:
     return "".join(f"{key}={' '.join(str(value).split())}\n" for key, value in fields.items())
 
 
-@dataclass(frozen=True)
-class Finished:
+class Finished(NamedTuple):
     """How a child ended: its exit status (negative: the signal) and its output, standard error included."""
 
     status: int

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from updater import lock
 from updater.deployment import journal
 from updater.layout import Layout
 
 
-@dataclass(frozen=True)
-class Holder:
+class Holder(NamedTuple):
     """Who holds the lock, and for how long it has made no progress (seconds)."""
 
     owner: lock.Owner

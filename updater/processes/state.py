@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from updater.layout import Layout
 from updater.records import moment
@@ -17,8 +16,7 @@ STARTED = "--- started"
 """How the line in a log begins that marks a start."""
 
 
-@dataclass(frozen=True)
-class Running:
+class Running(NamedTuple):
     """A managed process that lives."""
 
     name: str
@@ -27,8 +25,7 @@ class Running:
     since: str
 
 
-@dataclass(frozen=True)
-class Status:
+class Status(NamedTuple):
     """What is known of a configured process. ``state``: ``running``, ``died`` (it was started and is gone) or ``stopped``.
 
     ``uptime`` in seconds.
@@ -42,7 +39,7 @@ class Status:
     uptime: float | None = None
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return self._asdict()
 
 
 def find(layout: Layout, name: str) -> Running | None:

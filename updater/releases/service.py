@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from updater import durable
 from updater.errors import PreflightFailed
 from updater.layout import Layout
 
 
-@dataclass(frozen=True)
-class InService:
+class InService(NamedTuple):
     """What stands at ``current``.
 
     ``kind``: ``none``, ``release``, ``dangling`` (the release it names is gone), ``foreign`` (a link that leads out of
