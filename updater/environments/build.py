@@ -212,25 +212,9 @@ def _link_tree(source: Path, target: Path, listing: str) -> bool:
     """Clone a directory by hard links; False if it cannot be, or if it is not what its record says: an environment
     that was edited by hand must never spread."""
     try:
-        if inspect.listing(source) != listing:
-            return False
-        _link_directory(os.fspath(source), os.fspath(target))
+        return inspect.listing(source, link_to=target) == listing
     except OSError:  # another filesystem, too many links, a filesystem without them, no such donor
         return False
-    return True
-
-
-def _link_directory(source: str, target: str) -> None:
-    os.mkdir(target)
-    with os.scandir(source) as entries:
-        for entry in entries:
-            place = os.path.join(target, entry.name)
-            if entry.is_symlink():
-                os.symlink(os.readlink(entry.path), place)
-            elif entry.is_dir(follow_symlinks=False):
-                _link_directory(entry.path, place)
-            else:
-                os.link(entry.path, place, follow_symlinks=False)
 
 
 def _packages(environment: Path) -> tuple[tuple[str, str], ...]:

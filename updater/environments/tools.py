@@ -134,6 +134,9 @@ def choose_python(wanted: str | None, requires: str | None, preferred: Sequence[
         EnvironmentFailed: none fits; the message lists those there are.
     """
     if wanted and (os.sep in wanted or wanted.startswith("~")):
+        path = os.path.realpath(os.path.expanduser(wanted))
+        if known := next((python for python in preferred if python.path == path), None):
+            return known
         named = ask_python(os.path.expanduser(wanted))
         if named is None:
             raise EnvironmentFailed(
