@@ -39,10 +39,14 @@ def used(places: list[Path]) -> int:
     return total
 
 
-def install(file: Path, releases: Path, donors: list[tuple[Path, Donor]], requirements: str) -> tuple[Path, Donor]:
+def install(
+    file: Path, releases: Path, donors: list[tuple[Path, Donor]], requirements: str
+) -> tuple[Path, Donor]:
     release = releases / file.name.removesuffix(".tar.gz")
     with file.open("rb") as stream:
-        found = unpack(stream, releases / f".tmp-{release.name}", donors=[donor for _, donor in donors[::-1][:2]])
+        found = unpack(
+            stream, releases / f".tmp-{release.name}", donors=[donor for _, donor in donors[::-1][:2]]
+        )
     found.tree.rename(release)
     shutil.rmtree(releases / f".tmp-{release.name}", ignore_errors=True)
     for name in ("pyproject.toml", "requirements.txt"):
@@ -57,7 +61,9 @@ def install(file: Path, releases: Path, donors: list[tuple[Path, Donor]], requir
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--dir", type=Path, help="where to work (default: the temporary directory)")
     given = parser.parse_args()
     place = Path(tempfile.mkdtemp(dir=given.dir))
