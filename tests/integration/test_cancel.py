@@ -1,0 +1,181 @@
+"""Ctrl-C, SIGTERM and `updater cancel`, in each phase that lasts: everything is put back."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from examples.release_server import Fault
+from tests.site import Site, eventually
+from updater.deployment import journal
+
+SLOW_BUILD = {
+    "pyproject.toml": '[project]\nname = "app"\nversion = "1"\n[build-system]\nrequires = []\nbuild-backend = "slow"\nbackend-path = ["."]\n',
+    "slow.py": "import time\ndef build_wheel(*_, **__):\n    time.sleep(300)\n",
+}
+
+
+def in_phase(site: Site, phase: str) -> bool:
+    return any(
+        (lines := journal.read(path).lines)
+        and any(line.kind == "intent" and line.phase == phase for line in lines)
+        for path in journal.unfinished(site.layout)
+    )
+
+
+PHASES: dict[str, dict[str, Any]] = {
+    "fetch": {"behaviour": "good"},
+    "build": {"behaviour": "good", "files": SLOW_BUILD},
+    "stop": {"behaviour": "good"},
+    "probe": {"behaviour": "mute"},
+    "watch": {"behaviour": "good"},
+}
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_ctrl_c_puts_everything_back(site: Site, phase: str) -> None:
+    if phase == "stop":
+        site.publish("v1.0.0", "stubborn")
+        assert site.updater("deploy").code == 0
+        site.configure(stop_timeout=2)
+    else:
+        site.deployed("v1.0.0")
+    site.publish("v1.1.0", **PHASES[phase])
+    site.configure(timeout=60, watch=60)
+    if phase == "fetch":
+        site.server.faults.append(Fault("download", "stall", value=100, times=9))
+    running = site.start("deploy", "v1.1.0")
+    eventually(lambda: in_phase(site, phase), f"phase {phase}")
+    site.configure(timeout=5, watch=0.1)
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=60)
+    assert running.returncode == 130, out + err
+    assert "the deployment of v1.1.0 was cancelled; v1.0.0 is in service" in err
+    site.runs("v1.0.0")
+    site.is_clean()
+    assert site.history()[-1]["outcome"] == "cancelled"
+    assert "v1.1.0" not in {
+        it["version"] for it in site.updater("--json", "releases").json if it["state"] == "bad"
+    }
+
+
+def test_cancel_from_another_shell_and_what_the_watcher_sees(site: Site) -> None:
+    site.deployed("v1.0.0")
+    site.publish("v1.1.0")
+    site.configure(watch=60)
+    running = site.start("deploy", "v1.1.0")
+    eventually(lambda: in_phase(site, "watch"), "phase watch")
+    seen = site.updater("--json", "progress").json
+    assert (seen["phase"], seen["to"], seen["outcome"], seen["interrupted"]) == (
+        "watch",
+        "v1.1.0",
+        None,
+        False,
+    )
+    assert site.status()["deployment"]["phase"] == "watch"
+    assert site.updater("cancel").code == 0
+    running.communicate(timeout=60)
+    assert running.returncode == 130
+    site.runs("v1.0.0")
+    assert site.updater("cancel").code == 2, "nothing is running any more"
+
+
+def test_the_deployment_outlives_the_command_that_started_it(site: Site) -> None:
+    """F08: the starter is killed; the deployment goes on, and anybody can see it."""
+    site.configure(watch=2)
+    site.publish("v1.0.0")
+    running = site.start("deploy")
+    eventually(lambda: in_phase(site, "watch"), "phase watch")
+    running.kill()
+    running.communicate()
+    followed = site.updater("progress", "--follow")
+    assert followed.code == 0 and "succeeded" in followed.out
+    site.runs("v1.0.0")
+    site.is_clean()
+
+
+def test_an_interrupted_deployment_is_shown_and_recovered_by_the_next_command(site: Site) -> None:
+    site.deployed("v1.0.0")
+    site.publish("v1.1.0")
+    site.configure(watch=60)
+    running = site.start("deploy", "v1.1.0")
+    eventually(lambda: in_phase(site, "watch"), "phase watch")
+    owner = dict(line.split("=", 1) for line in site.layout.lock_owner.read_text().splitlines())
+    os.kill(int(owner["pid"]), signal.SIGKILL)
+    _, err = running.communicate(timeout=60)
+    assert running.returncode == 1 and "updater recover" in err
+    found = site.status()
+    assert found["deployment"]["interrupted"] and found["in_service"]["version"] == "v1.1.0"
+    site.configure(watch=0.1)
+    done = site.updater("recover")
+    assert done.code == 0 and "rolled back; v1.0.0 is in service" in done.out, done.text
+    site.runs("v1.0.0")
+    assert "phase watch" in json.dumps(site.history()[-1])
+
+
+def test_unlock_ends_a_holder_that_does_not_get_on(site: Site) -> None:
+    site.deployed("v1.0.0")
+    site.publish("v1.1.0")
+    site.configure(watch=60)
+    running = site.start("deploy", "v1.1.0")
+    eventually(lambda: in_phase(site, "watch"), "phase watch")
+    owner = dict(line.split("=", 1) for line in site.layout.lock_owner.read_text().splitlines())
+    assert site.updater("unlock").code == 2, "nobody is there to be asked"
+    os.kill(int(owner["pid"]), signal.SIGSTOP)
+    subprocess.run(["kill", "-CONT", owner["pid"]], check=True)
+    site.configure(watch=0.1)
+    assert site.updater("unlock", "--yes").code == 0
+    running.communicate(timeout=60)
+    site.runs("v1.0.0")
+
+
+def test_a_full_disk_in_the_middle_ends_on_the_old_release(site: Site, tmp_path: Path) -> None:
+    """F25: a real full disk; the way back needs no room."""
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=450m", "tmpfs", str(small)], capture_output=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip("needs the right to mount a small tmpfs")
+    try:
+        full = Site(small, site.server, site.releases)
+        try:
+            full.deployed("v1.0.0")
+            full.publish("v1.1.0")
+            full.configure(watch=60)
+            running = full.start("deploy", "v1.1.0")
+            eventually(lambda: in_phase(full, "watch"), "phase watch")
+            _fill(full.root / "filler")
+            running.send_signal(signal.SIGINT)
+            out, err = running.communicate(timeout=60)
+            assert running.returncode == 130, out + err
+            full.runs("v1.0.0")
+            full.is_clean()
+            refused = full.updater("deploy", "v1.1.0")
+            assert refused.code == 3 and "needed on the filesystem" in refused.err
+            (full.root / "filler").unlink()
+            full.configure(watch=0.1)
+            assert full.updater("deploy", "v1.1.0").code == 0
+            full.runs("v1.1.0")
+        finally:
+            full.end()
+    finally:
+        subprocess.run(["umount", "-l", str(small)], check=True)
+
+
+def _fill(path: Path) -> None:
+    """Write until not one byte more goes onto the disk."""
+    with path.open("wb", buffering=0) as file:
+        for size in (10**7, 10**5, 4096, 1):
+            try:
+                while True:
+                    file.write(b"x" * size)
+            except OSError:
+                continue
