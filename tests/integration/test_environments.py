@@ -1,0 +1,254 @@
+"""Environments: found, built, cloned, and left alone. Offline, with small wheels made here."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from updater import environments
+from updater.config import EnvironmentConfig
+from updater.environments import requirements
+from updater.errors import Cancelled, EnvironmentFailed
+
+HERE = EnvironmentConfig(python=sys.executable)
+
+
+def wheel(folder: Path, name: str, version: str, code: str = "def main():\n    print('hello')\n") -> Path:
+    """A small wheel with a console script (binary distribution format, packaging.python.org)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    info = f"{name}-{version}.dist-info"
+    files = {
+        f"{name}/__init__.py": f"VERSION = {version!r}\n{code}",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/entry_points.txt": f"[console_scripts]\n{name} = {name}:main\n",
+    }
+    record = "".join(
+        f"{path},sha256={base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b'=').decode()},{len(text)}\n"
+        for path, text in files.items()
+    )
+    path = folder / f"{name}-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        for inner, text in {**files, f"{info}/RECORD": record + f"{info}/RECORD,,\n"}.items():
+            archive.writestr(zipfile.ZipInfo(inner), text)
+    return path
+
+
+def make(place: Path, wanted: str | None, *versions: str, **files: str) -> Path:
+    """An unpacked release with wheels of `hello` in these versions."""
+    place.mkdir(parents=True)
+    for version in versions:
+        wheel(place / "wheels", "hello", version)
+    if wanted is not None:
+        (place / "requirements.txt").write_text(wanted)
+    (place / "app.py").write_text("import hello\nprint(hello.VERSION)\n")
+    for name, text in files.items():
+        (place / name.replace("__", ".")).write_text(text)
+    return place
+
+
+def build(
+    release: Path, *donors: Path, config: EnvironmentConfig = HERE, **more: Any
+) -> environments.EnvironmentRecord:
+    record = environments.build(release, config, donors=donors, **more)
+    (release / ".release").mkdir(exist_ok=True)
+    (release / ".release" / "release.json").write_text(json.dumps({"environment": record.as_json()}))
+    return record
+
+
+def says(release: Path, *command: str) -> str:
+    return subprocess.run(command, cwd=release, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def snapshot(tree: Path) -> dict[str, object]:
+    return {
+        str(path.relative_to(tree)): os.readlink(path)
+        if path.is_symlink()
+        else (path.read_bytes(), path.stat().st_mode)
+        for path in tree.rglob("*")
+        if path.is_symlink() or path.is_file()
+    }
+
+
+@pytest.mark.parametrize("tool", ["uv", "venv"])
+def test_scripts_run_wherever_the_release_lies_and_through_the_link(tmp_path: Path, tool: str) -> None:
+    """F43: spaces, a long path, and a symlink in front of it."""
+    place = tmp_path / "a root with spaces" / ("long" * 20) / ("path" * 15) / "v1"
+    release = make(place, "hello==1.0\n", "1.0")
+    build(release, config=EnvironmentConfig(python=sys.executable, tool=tool))
+    (tmp_path / "current").symlink_to(release)
+    assert says(release, str(release / ".venv" / "bin" / "hello")) == "hello"
+    assert says(tmp_path, str(tmp_path / "current" / ".venv" / "bin" / "hello")) == "hello"
+    assert says(release, str(release / ".venv" / "bin" / "python"), "app.py") == "1.0"
+
+
+def test_a_clone_is_its_own_and_its_donor_stays_as_it_was(tmp_path: Path) -> None:
+    """F03: the next release gets another version; the one before keeps its own, byte for byte."""
+    first = make(tmp_path / "v1", "hello==1.0\n", "1.0", "2.0")
+    one = build(first)
+    before = snapshot(first / ".venv")
+    second = make(tmp_path / "v2", "hello==2.0\n", "1.0", "2.0")
+    two = build(second, first)
+    assert (one.cloned_from, two.cloned_from) == (None, "v1")
+    assert says(second, str(second / ".venv/bin/python"), "app.py") == "2.0"
+    assert says(first, str(first / ".venv/bin/python"), "app.py") == "1.0"
+    assert snapshot(first / ".venv") == before
+    third = make(tmp_path / "v3", "hello==2.0\n", "1.0", "2.0")
+    assert build(third, second, first).seconds < two.seconds
+    mine, theirs = (path / ".venv" / "pyvenv.cfg" for path in (third, second))
+    assert mine.stat().st_ino == theirs.stat().st_ino, "stored once"
+
+
+def test_an_edited_environment_does_not_spread(tmp_path: Path) -> None:
+    first = make(tmp_path / "v1", "hello==1.0\n", "1.0")
+    build(first)
+    victim = next(first.glob(".venv/lib/*/site-packages/hello/__init__.py"))
+    victim.chmod(0o644)
+    victim.write_text("VERSION = 'evil'\n")
+    second = make(tmp_path / "v2", "hello==1.0\n", "1.0")
+    assert build(second, first).cloned_from is None
+    assert says(second, str(second / ".venv/bin/python"), "app.py") == "1.0"
+
+
+def test_running_the_application_changes_nothing(tmp_path: Path) -> None:
+    release = make(tmp_path / "v1", "hello==1.0\n", "1.0")
+    build(release)
+    before = snapshot(release)
+    assert any("__pycache__/app." in name for name in before), "compiled at build time"
+    subprocess.run(
+        [release / ".venv/bin/python", "-c", "import app"], cwd=release, check=True, capture_output=True
+    )
+    assert snapshot(release) == before
+    assert not any(
+        path.stat().st_mode & 0o222
+        for path in (release / ".venv").rglob("*")
+        if path.is_file() and not path.is_symlink()
+    )
+
+
+def test_hashes_are_enforced(tmp_path: Path) -> None:
+    release = make(tmp_path / "v1", f"hello==1.0 --hash=sha256:{'0' * 64}\n", "1.0")
+    with pytest.raises(EnvironmentFailed) as raised:
+        build(release)
+    assert "hash" in raised.value.as_text().lower()
+    good = make(tmp_path / "v2", None, "1.0")
+    digest = hashlib.sha256((good / "wheels" / "hello-1.0-py3-none-any.whl").read_bytes()).hexdigest()
+    (good / "requirements.txt").write_text(f"hello==1.0 --hash=sha256:{digest}\n")
+    assert build(good).packages == (("hello", "1.0"),)
+
+
+@pytest.mark.parametrize("tool", ["uv", "venv"])
+def test_a_project_is_installed_with_its_scripts_and_the_tree_stays_as_it_was(
+    tmp_path: Path, tool: str
+) -> None:
+    backend = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    code = (
+        "import pathlib, zipfile\n"
+        "def build_wheel(folder, *_, **__):\n"
+        "    pathlib.Path('build-was-here').write_text('x')\n"
+        "    name = 'proj-1.0-py3-none-any.whl'\n"
+        "    with zipfile.ZipFile(pathlib.Path(folder) / name, 'w') as z:\n"
+        "        z.writestr('proj.py', 'def main():\\n    print(\"proj runs\")\\n')\n"
+        "        z.writestr('proj-1.0.dist-info/METADATA', 'Metadata-Version: 2.1\\nName: proj\\nVersion: 1.0\\n')\n"
+        "        z.writestr('proj-1.0.dist-info/WHEEL', 'Wheel-Version: 1.0\\nGenerator: t\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n')\n"
+        "        z.writestr('proj-1.0.dist-info/entry_points.txt', '[console_scripts]\\nproj = proj:main\\n')\n"
+        "        z.writestr('proj-1.0.dist-info/RECORD', '')\n"
+        "    return name\n"
+    )
+    release = make(
+        tmp_path / "v1",
+        None,
+        pyproject__toml=f'[project]\nname = "proj"\nversion = "1.0"\n{backend}',
+        backend__py=code,
+    )
+    build(release, config=EnvironmentConfig(python=sys.executable, tool=tool))
+    assert says(release, str(release / ".venv/bin/proj")) == "proj runs"
+    assert not (release / "build-was-here").exists()
+
+
+def test_a_build_that_cannot_be_says_what_the_installer_said(tmp_path: Path) -> None:
+    """F38."""
+    release = make(tmp_path / "v1", "hello==9.9\n", "1.0")
+    with pytest.raises(EnvironmentFailed, match="exit code 1") as raised:
+        build(release)
+    assert "hello" in "\n".join(raised.value.details) and raised.value.advice
+
+
+def test_a_build_is_cancelled_and_leaves_no_process(tmp_path: Path) -> None:
+    release = make(tmp_path / "v1", "hello==1.0\n", "1.0")
+
+    def check() -> None:
+        raise Cancelled("cancelled")
+
+    with pytest.raises(Cancelled):
+        build(release, check=check)
+
+
+def test_a_python_that_does_not_fit_is_told_with_those_there_are(tmp_path: Path) -> None:
+    release = make(
+        tmp_path / "v1",
+        None,
+        pyproject__toml='[project]\nname = "x"\nversion = "1"\nrequires-python = ">=4.5"\n',
+    )
+    with pytest.raises(EnvironmentFailed, match=r"requires-python '>=4.5'") as raised:
+        build(release, config=EnvironmentConfig())
+    assert "3." in raised.value.details[0]
+
+
+def test_a_rebuild_that_fails_puts_the_old_environment_back(tmp_path: Path) -> None:
+    release = make(tmp_path / "v1", "hello==1.0\n", "1.0")
+    record = build(release)
+    before = snapshot(release / ".venv")
+    (release / "requirements.txt").write_text("hello==9.9\n")
+    with pytest.raises(EnvironmentFailed):
+        environments.rebuild(release, HERE)
+    assert snapshot(release / ".venv") == before
+    assert environments.problem_of(release, record.as_json()) is None
+
+
+def test_a_rebuild_killed_half_way_is_put_right(tmp_path: Path) -> None:
+    release = make(tmp_path / "v1", "hello==1.0\n", "1.0")
+    build(release)
+    before = snapshot(release / ".venv")
+    (release / ".venv").rename(release / ".release" / "venv.old")
+    (release / ".venv").mkdir()
+    environments.restore(release)
+    environments.restore(release)
+    assert snapshot(release / ".venv") == before
+
+
+@pytest.mark.parametrize(
+    ("files", "kind", "names"),
+    [
+        ({}, "none", ()),
+        ({"requirements.txt": "x"}, "requirements", ("requirements.txt",)),
+        ({"requirements-dev.txt": "x"}, "none", ()),
+        (
+            {"requirements-prod.txt": "x", "requirements-dev.txt": "x"},
+            "requirements",
+            ("requirements-prod.txt",),
+        ),
+        ({"pylock.toml": "x", "requirements.txt": "x"}, "pylock", ("pylock.toml",)),
+        ({"uv.lock": "x", "pyproject.toml": "[project]\nname='x'"}, "uv.lock", ("uv.lock", "pyproject.toml")),
+        ({"pyproject.toml": "[build-system]\nrequires=[]"}, "project", ()),
+        ({"pyproject.toml": "[project]\ndependencies=['a']"}, "requirements", ("pyproject.toml",)),
+        ({"pyproject.toml": "[tool.ruff]"}, "none", ()),
+        ({"setup.py": ""}, "project", ()),
+    ],
+)
+def test_what_a_release_brings_is_found(
+    tmp_path: Path, files: dict[str, str], kind: str, names: tuple[str, ...]
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    found = requirements.find(tmp_path)
+    assert (found.kind, found.files) == (kind, names)
