@@ -84,7 +84,7 @@ def measure(file: Path, url: str, work: Path, rounds: int) -> None:
 
     def fresh(name: str) -> None:
         """A new place each time; what earlier rounds left is removed at the end, not between."""
-        into[name] = work / f"{name}-{next(number)}"
+        into[name] = work / f"{file.name}-{name}-{next(number)}"
 
     def contender(name: str, make: list[str], *, own: bool) -> Contender:
         it = Contender(name, [])
