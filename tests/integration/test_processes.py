@@ -1,0 +1,303 @@
+"""Processes and probes: real programs, real signals, launchers that a shell can run."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.site import eventually, free_port
+from updater import health, lock
+from updater.config import Config, HealthConfig, ProbeConfig, ProcessConfig
+from updater.errors import HealthFailed, ProcessFailed
+from updater.health.probes import Subject, ask
+from updater.layout import Layout
+from updater.processes import control, launcher, proof, state
+from updater.subprocesses import Identity, as_lines, read_fields
+
+SLEEP = "import time\nprint('up', flush=True)\ntime.sleep(600)\n"
+SHELLS = [name for name in ("dash", "bash", "busybox", "mksh", "zsh") if shutil.which(name)]
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Iterator[Layout]:
+    """A root in a place with a space and a quote in its name, with releases v1 and v2 that have a Python of their own."""
+    made = Layout(tmp_path / "it's a root")
+    for version in ("v1", "v2"):
+        own = made.release(version) / ".venv" / "bin"
+        own.mkdir(parents=True)
+        (own / "python").symlink_to(sys.executable)
+    made.run.mkdir(parents=True)
+    made.logs.mkdir(parents=True)
+    yield made
+    control.force_stop(made)
+    left = [it for it in psutil.process_iter() if _belongs(it, tmp_path)]
+    for process in left:
+        process.kill()
+    assert left == [], "a process was left behind"
+
+
+def _belongs(process: psutil.Process, place: Path) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return process.status() != psutil.STATUS_ZOMBIE and str(place) in " ".join(
+            [process.cwd(), *process.cmdline()]
+        )
+    return False
+
+
+def config(
+    layout: Layout, *command: str, code: str | None = None, version: str = "v1", **about: object
+) -> Config:
+    if code is not None:
+        (layout.release(version) / "app.py").write_text(code)
+    process = ProcessConfig("app", command or ("python", "app.py"), stop_timeout=1, **about)  # type: ignore[arg-type]
+    return Config(layout.config, processes={"app": process}, health=HealthConfig(2, 0.05, 2, 0.5))
+
+
+def test_a_process_is_started_recorded_proved_and_stopped(layout: Layout) -> None:
+    settings = config(layout, code=SLEEP, env={"ODD": "a b'c\"d$e\nf", "EMPTY": ""})
+    (one,) = control.start(layout, settings, "v1")
+    assert one == state.find(layout, "app")
+    seen = psutil.Process(one.identity.pid)
+    assert seen.environ()["ODD"] == "a b'c\"d$e\nf" and seen.environ()["UPDATER_RELEASE"] == "v1"
+    assert os.getsid(one.identity.pid) == one.identity.pid, "a session of its own"
+    proof.prove(layout, settings, "v1", ["app"])
+    assert proof.in_use(layout) == {"v1"}
+    with pytest.raises(ProcessFailed, match="does not run from v2"):
+        proof.prove(layout, settings, "v2", ["app"])
+    assert control.start(layout, settings, "v1") == [one], "what runs is left alone"
+    assert control.stop(layout, settings, ["app"]) == ["app"]
+    assert state.find(layout, "app") is None and not layout.pid_file("app").exists()
+
+
+def test_a_process_started_through_the_link_is_found_out(layout: Layout) -> None:
+    """F20: it would import the other release's modules after the swap."""
+    layout.current.symlink_to("releases/v1")
+    settings = config(layout, code=SLEEP)
+    process = subprocess.Popen(
+        [layout.current / ".venv/bin/python", "app.py"],
+        cwd=layout.current,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        identity = eventually(lambda: Identity.of(process.pid), "it runs")
+        layout.pid_file("app").write_text(
+            as_lines({**identity.as_fields(), "release": "v1", "process": "app"})
+        )
+        with pytest.raises(ProcessFailed, match="does not run from v1") as raised:
+            proof.prove(layout, settings, "v1", ["app"])
+        assert "through the link" in raised.value.as_text()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_recycled_pid_is_never_signalled(layout: Layout) -> None:
+    bystander = subprocess.Popen(["sleep", "600"])
+    try:
+        mine = Identity.mine()
+        layout.pid_file("app").write_text(
+            as_lines({"pid": bystander.pid, "start": "1", "boot": mine.boot, "release": "v1"})
+        )
+        settings = config(layout, code=SLEEP)
+        assert control.stop(layout, settings, ["app"]) == [] and control.force_stop(layout) == []
+        assert bystander.poll() is None
+        for rubbish in ("", "pid=abc\n", "pid=1\nstart=1\nboot=x\n", "\0\0", "pid=-1\nstart=1\nboot=x\n"):
+            layout.pid_file("app").write_text(rubbish)
+            assert state.running(layout) == []
+    finally:
+        bystander.kill()
+        bystander.wait()
+
+
+def test_the_application_never_inherits_the_lock(layout: Layout) -> None:
+    """F17."""
+    settings = config(layout, code=SLEEP)
+    with lock.hold(layout, "deploy"):
+        control.start(layout, settings, "v1")
+    with lock.hold(layout, "prune"):
+        assert state.find(layout, "app") is not None
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_launcher_run_by_hand_is_the_same_start(layout: Layout, shell: str) -> None:
+    """The very file that a shell uses when nothing else works; it keeps no lock that the shell holds."""
+    settings = config(layout, code=SLEEP)
+    script = launcher.write(layout, settings.processes["app"], "v1")
+    words = [
+        shutil.which(shell) or shell,
+        *(["sh"] if shell == "busybox" else []),
+        *(["--emulate", "sh"] if shell == "zsh" else []),
+    ]
+    held = layout.root / "held"
+    with held.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        started = subprocess.Popen(
+            [*words, script], cwd="/", start_new_session=True, stdin=subprocess.DEVNULL, close_fds=False,
+            preexec_fn=lambda: os.dup2(file.fileno(), 9, inheritable=True),  # where `flock 9` in a script has it
+        )  # fmt: skip
+    one = eventually(lambda: state.find(layout, "app"), "it runs")
+    with held.open("w") as file:
+        eventually(lambda: not _is_locked(file.fileno()), "the lock is free")
+    proof.prove(layout, settings, "v1", ["app"])
+    assert one.identity == Identity.of(one.identity.pid), "what the shell recorded is what updater computes"
+    again = subprocess.run([*words, script], capture_output=True, text=True, check=False, cwd="/")
+    assert again.returncode == 1 and "is running already" in again.stderr
+    assert control.stop(layout, settings, ["app"]) == ["app"]
+    started.wait()
+
+
+def _is_locked(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    return False
+
+
+def test_a_starter_that_is_killed_leaves_no_unknown_process(layout: Layout) -> None:
+    config(layout, code=SLEEP)
+    text = (
+        "import sys; from pathlib import Path; from updater.layout import Layout; from updater.config import *;"
+        "from updater.processes import control; layout = Layout(Path(sys.argv[1]));"
+        "control.start(layout, Config(layout.config, processes={'app': ProcessConfig('app', ('python', 'app.py'))}), 'v1');"
+        "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run([sys.executable, "-c", text, str(layout.root)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert eventually(lambda: state.find(layout, "app"), "it is known").release == "v1"
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "says"),
+    [
+        (("python", "app.py"), "raise SystemExit(3)", "exited with 3"),
+        (("python", "app.py"), "import os\nos.kill(os.getpid(), 11)", "was killed by SIGSEGV"),
+        (("no-such-program",), "", "exited with 127"),
+    ],
+)
+def test_a_process_that_dies_at_once_leaves_its_reason(
+    layout: Layout, command: tuple[str, ...], code: str, says: str
+) -> None:
+    settings = config(layout, *command, code=f"print('last words', flush=True)\n{code}")
+    with pytest.raises((ProcessFailed, HealthFailed), match=says) as raised:
+        control.start(layout, settings, "v1")
+        health.wait_healthy(layout, settings, "v1", ["app"])
+    assert "last words" in raised.value.as_text() or command == ("no-such-program",)
+
+
+def test_only_the_lines_since_the_last_start_are_evidence(layout: Layout) -> None:
+    settings = config(layout, code="print('old', flush=True)\nraise SystemExit(1)")
+    for text in ("old", "new"):
+        config(layout, code=f"print({text!r}, flush=True)\nraise SystemExit(1)")
+        with pytest.raises((ProcessFailed, HealthFailed)) as raised:
+            control.start(layout, settings, "v1")
+            health.wait_healthy(layout, settings, "v1", ["app"])
+    assert "new" in raised.value.as_text() and "old" not in raised.value.as_text()
+
+
+SERVER = """
+import http.server, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        code = int(self.path.strip("/"))
+        self.send_response(code)
+        self.send_header("Location", "/200")
+        self.end_headers()
+        self.wfile.write(b"all is <b>well</b>")
+    def log_message(self, *_): pass
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+def test_what_the_probes_see(layout: Layout) -> None:
+    port = free_port()
+    settings = config(layout, "python", "app.py", str(port), code=SERVER)
+    control.start(layout, settings, "v1")
+    subject = Subject(layout, settings.processes["app"], "v1")
+    url = f"http://127.0.0.1:{port}"
+    eventually(lambda: ask(subject, ProbeConfig("tcp", port=port)).ok, "it listens")
+    assert ask(subject, ProbeConfig("alive")).ok
+    assert not ask(Subject(layout, settings.processes["app"], "v2"), ProbeConfig("alive")).ok
+    assert ask(subject, ProbeConfig("http", url=f"{url}/204")).ok
+    sick = ask(subject, ProbeConfig("http", url=f"{url}/500"))
+    assert (sick.ok, sick.summary) == (False, f"GET {url}/500 answered 500") and "well" in sick.evidence[0]
+    assert not ask(subject, ProbeConfig("http", url=f"{url}/302")).ok, "a redirect is not health"
+    assert ask(subject, ProbeConfig("http", url=f"{url}/503", status=503)).ok
+    assert not ask(subject, ProbeConfig("http", url=f"{url}/200", contains="nothing of the kind")).ok
+    assert (
+        "nobody listens" in ask(subject, ProbeConfig("http", url=f"http://127.0.0.1:{free_port()}/")).summary
+    )
+    assert ask(
+        subject,
+        ProbeConfig(
+            "command", command=("python", "-c", "import os; assert os.environ['UPDATER_RELEASE'] == 'v1'")
+        ),
+    ).ok
+    assert not ask(subject, ProbeConfig("command", command=("false",))).ok
+    assert (
+        "did not end within"
+        in ask(subject, ProbeConfig("command", command=("sleep", "60"), timeout=0.2)).summary
+    )
+    assert not ask(subject, ProbeConfig("command", command=("no-such-program",))).ok
+
+
+def test_a_heartbeat_must_be_fresh_and_the_new_processs_own(layout: Layout) -> None:
+    beat = layout.shared / "beat"
+    beat.write_text("old")
+    os.utime(beat, (time.time() - 20, time.time() - 20))
+    settings = config(layout, code=SLEEP)
+    control.start(layout, settings, "v1")
+    subject = Subject(layout, settings.processes["app"], "v1")
+    assert "since the process started" in ask(subject, ProbeConfig("file", path="beat", max_age=60)).summary
+    assert "last written" in ask(subject, ProbeConfig("file", path="beat", max_age=5)).summary
+    assert "No such file" in ask(subject, ProbeConfig("file", path="none")).summary
+    beat.write_text("new")
+    assert ask(subject, ProbeConfig("file", path="beat", max_age=60)).ok
+
+
+def test_a_probe_that_is_not_required_only_warns(layout: Layout) -> None:
+    """F31: what needs the internet may warn, and never decides."""
+    optional = ProbeConfig("tcp", port=free_port(), required=False)
+    settings = config(layout, code=SLEEP, probes=(ProbeConfig("alive"), optional))
+    control.start(layout, settings, "v1")
+    told: list[str] = []
+    health.wait_healthy(layout, settings, "v1", ["app"], warn=told.append)
+    health.watch(layout, settings, "v1", ["app"], warn=told.append)
+    assert len(told) == 2 and "not required" in told[0]
+
+
+def test_a_process_that_somebody_restarts_is_not_healthy(layout: Layout) -> None:
+    settings = config(layout, code=SLEEP)
+    control.start(layout, settings, "v1")
+    restarted: list[bool] = []
+
+    def meddle() -> None:
+        if not restarted:
+            restarted.append(True)
+            control.stop(layout, settings, ["app"])
+            control.start(layout, settings, "v1")
+
+    with pytest.raises(HealthFailed, match="restarted by somebody else"):
+        health.watch(layout, settings, "v1", ["app"], check=meddle)
+
+
+def test_pid_files_are_for_shells_too(layout: Layout) -> None:
+    settings = config(layout, code=SLEEP)
+    (one,) = control.start(layout, settings, "v1")
+    told = subprocess.run(
+        ["sed", "-n", "s/^pid=//p", layout.pid_file("app")], capture_output=True, text=True, check=True
+    )
+    assert int(told.stdout) == one.identity.pid
+    assert read_fields(layout.pid_file("app"))["release"] == "v1"
