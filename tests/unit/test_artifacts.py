@@ -10,6 +10,7 @@ import lzma
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -196,6 +197,31 @@ def test_a_cut_archive_is_never_taken_for_whole(tmp_path: Path, compression: str
     for tenth in range(10):
         with pytest.raises(VerificationFailed):
             unpacked(raw[: len(raw) * tenth // 10], tmp_path / f"into{tenth}")
+
+
+def test_a_disk_that_takes_no_more_is_an_error_and_leaves_no_process(tmp_path: Path) -> None:
+    """F25: the process that writes tells what went wrong; here a limit on the size of files stands for the full disk."""
+    (tmp_path / "a.tar").write_bytes(
+        tar([GOOD, member("app/big", bytes(3_000_000)), member("app/more", bytes(3_000_000))])
+    )
+    code = """
+import errno, os, resource, signal, sys
+from pathlib import Path
+from updater.artifacts import unpack
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+try:
+    unpack(open(sys.argv[1], "rb"), Path(sys.argv[2]))
+except OSError as failure:
+    print(errno.errorcode[failure.errno], failure.filename)
+try:
+    os.waitpid(-1, os.WNOHANG)
+except ChildProcessError:
+    print("no child is left")
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "a.tar"), str(tmp_path / "into")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout == "EFBIG app/big\nno child is left\n", done.stderr
 
 
 def test_rubbish_and_trailing_rubbish_are_refused(tmp_path: Path) -> None:

@@ -16,17 +16,17 @@ import os
 import queue
 import stat
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from updater.artifacts import names
 from updater.artifacts.decompress import Reader, decompressed
+from updater.artifacts.hands import Hands
 from updater.artifacts.manifest import Entry, Manifest, decode, encode, git_tree
 from updater.artifacts.tarstream import BLOCK, Member, TarStream
 from updater.errors import HostileArchive
 
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -91,10 +91,13 @@ def unpack(
     """
     into.mkdir()
     received = _Received(source, on_bytes, check)
-    chunks = _ahead(decompressed(received.read))
     umask = os.umask(0o022)
     try:
-        with _Writer(into, limits or Limits(), donors, received) as writer:
+        # The writer forks, so it comes before the thread that inflates.
+        with (
+            _Writer(into, limits or Limits(), donors, received) as writer,
+            contextlib.closing(_ahead(received)) as chunks,
+        ):
             stream = TarStream(chunks)
             for member in stream.members():
                 writer.add(member, stream)
@@ -102,7 +105,6 @@ def unpack(
             tree, manifest = writer.finish()
     finally:
         os.umask(umask)
-        chunks.close()
     return Unpacked(tree, manifest, received.hash.hexdigest(), received.count, stream.commit, writer.shared)
 
 
@@ -127,8 +129,8 @@ class _Received:
         return chunk
 
 
-def _ahead(pieces: Iterator[bytes]) -> Generator[bytes, None, None]:
-    """The same pieces, made in a thread: inflating and hashing release the interpreter's lock while files are written."""
+def _ahead(received: _Received) -> Generator[bytes, None, None]:
+    """The decompressed bytes, made in a thread: inflating and hashing release the interpreter's lock."""
     line: queue.Queue[bytes | BaseException | None] = queue.Queue(maxsize=4)
     stop = threading.Event()
 
@@ -141,7 +143,7 @@ def _ahead(pieces: Iterator[bytes]) -> Generator[bytes, None, None]:
 
     def produce() -> None:
         try:
-            for piece in pieces:
+            for piece in decompressed(received.read):
                 if not put(piece):
                     return
             put(None)
@@ -175,12 +177,15 @@ class _Writer:
     _blobs: dict[str, bytes] = field(default_factory=dict)
     _total: int = 0
     _root: int = -1
+    _hands: Hands = field(init=False)
 
     def __enter__(self) -> _Writer:
         self._root = os.open(self.into, _DIRECTORY)
+        self._hands = Hands(self._root)
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._hands.abandon()
         os.close(self._root)
 
     def add(self, member: Member, stream: TarStream) -> None:
@@ -227,7 +232,7 @@ class _Writer:
             self._directory(parent)
 
     def _directory(self, path: str) -> None:
-        os.mkdir(encode(path), 0o755, dir_fd=self._root)
+        self._hands.directory(path)
         self._found[path] = ("D", 0, b"", "")
 
     def _file(self, path: str, member: Member, stream: TarStream) -> None:
@@ -238,23 +243,13 @@ class _Writer:
             digest = hashlib.sha256(content).digest()
             blob = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
             blob.update(content)
-            if not (self.donors and self._share(digest, kind, size, path, content)):
-                self._write(path, kind, [content])
+            donor = self._equal(digest, kind, size, content) if self.donors else ""
+            self._hands.file(path, kind, content, donor)
         else:
             digest, blob = self._large(stream, path, kind, size)
             stream.skip(-size % BLOCK)
         self._blobs[path] = blob.digest()
         self._found[path] = (kind, size, digest, "")
-
-    def _write(self, path: str, kind: str, pieces: Iterable[memoryview]) -> None:
-        fd = os.open(encode(path), _CREATE, 0o555 if kind == "X" else 0o444, dir_fd=self._root)
-        try:
-            for piece in pieces:
-                done = os.write(fd, piece)
-                while done < len(piece):
-                    done += os.write(fd, piece[done:])
-        finally:
-            os.close(fd)
 
     def _large(self, stream: TarStream, path: str, kind: str, size: int) -> tuple[bytes, hashlib._Hash]:
         digest, blob = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
@@ -265,29 +260,19 @@ class _Writer:
                 blob.update(piece)
                 yield piece
 
-        self._write(path, kind, hashed())
+        self._hands.large(path, kind, size, hashed())
         donor = self._donated(digest.digest(), kind, size)
         if donor is not None and _sha256_of(donor) == digest.digest():
-            os.unlink(encode(path), dir_fd=self._root)
-            if self._link(donor, path):
-                self.shared += 1
-            else:  # the link failed, so the bytes are needed after all, and the donor has them
-                with open(donor, "rb") as file:
-                    self._write(path, kind, iter(lambda: memoryview(file.read(1 << 20)), b""))
+            self._hands.replace(path, donor)
         return digest.digest(), blob
 
-    def _share(self, digest: bytes, kind: str, size: int, path: str, content: memoryview) -> bool:
-        """Link a donor's file instead of writing, if its bytes are equal now: an edited donor must never spread."""
+    def _equal(self, digest: bytes, kind: str, size: int, content: memoryview) -> str:
+        """A donor's file whose bytes are equal now: an edited donor must never spread."""
         donor = self._donated(digest, kind, size)
         if donor is None:
-            return False
+            return ""
         with open(donor, "rb", buffering=0) as file:
-            if file.read(size + 1) != content:
-                return False
-        if not self._link(donor, path):
-            return False
-        self.shared += 1
-        return True
+            return donor if file.read(size + 1) == content else ""
 
     def _donated(self, digest: bytes, kind: str, size: int) -> str | None:
         wanted = 0o555 if kind == "X" else 0o444
@@ -306,13 +291,6 @@ class _Writer:
                     return place
         return None
 
-    def _link(self, donor: str, path: str) -> bool:
-        try:
-            os.link(donor, encode(path), dst_dir_fd=self._root, follow_symlinks=False)
-            return True
-        except OSError:  # another filesystem, too many links, or a filesystem without them
-            return False
-
     def _hardlink(self, path: str, member: Member) -> None:
         target = names.clean(member.linkname, max_length=self.limits.path, max_depth=self.limits.depth)
         kind, size, digest, _ = self._found.get(target, ("", 0, b"", ""))
@@ -321,15 +299,14 @@ class _Writer:
                 f"a hard link to what is no file before it: {names.shown(path)} -> {names.shown(target)}"
             )
         self._named(path, kind)
-        os.link(
-            encode(target), encode(path), src_dir_fd=self._root, dst_dir_fd=self._root, follow_symlinks=False
-        )
+        self._hands.hardlink(path, target)
         self._blobs[path] = self._blobs[target]
         self._found[path] = (kind, size, digest, "")
         self._total += size
 
     def finish(self) -> tuple[Path, Manifest]:
         """Check what can only be known at the end, make the symlinks, and hand over the tree."""
+        self.shared = self._hands.finish()
         top = self._top()
         cut = len(top) + 1 if top else 0
         entries = [Entry(path[cut:], *it) for path, it in self._found.items() if path != top]
