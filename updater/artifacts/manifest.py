@@ -141,19 +141,19 @@ def _parse(line: bytes) -> Entry:
 _MODES = {"F": b"100644", "X": b"100755", "L": b"120000"}
 
 
-def git_tree(entries: Iterable[Entry], blobs: Mapping[str, bytes]) -> str:
-    """The Git tree id of these paths; ``blobs`` gives the blob id of each file (20 bytes).
+def git_tree(paths: Iterable[tuple[str, str, str, bytes | None]]) -> str:
+    """The Git tree id of these paths: each with its kind, its link target, and its blob id if it is a file.
 
     As ``git write-tree`` computes it (gitformat-tree): names sorted as bytes with ``/`` behind directories, and no
     empty directories.
     """
     rows: dict[bytes, list[tuple[bytes, bytes]]] = {b"": []}
-    for entry in entries:
-        if entry.kind == "D":
+    for path, kind, target, known in paths:
+        if kind == "D":
             continue
-        parent, _, name = encode(entry.path).rpartition(b"/")
-        blob = blobs[entry.path] if entry.is_file else blob_id(encode(entry.target))
-        row = (name, _MODES[entry.kind] + b" " + name + b"\0" + blob)
+        parent, _, name = encode(path).rpartition(b"/")
+        blob = known if known is not None else blob_id(encode(target))
+        row = (name, _MODES[kind] + b" " + name + b"\0" + blob)
         if parent in rows:
             rows[parent].append(row)
             continue
@@ -163,10 +163,10 @@ def git_tree(entries: Iterable[Entry], blobs: Mapping[str, bytes]) -> str:
             if parent in rows:
                 break
             rows[parent] = []
-    for path in sorted(rows, key=lambda it: it.count(b"/"), reverse=True):
-        if path:
-            parent, _, name = path.rpartition(b"/")
-            rows[parent].append((name + b"/", b"40000 " + name + b"\0" + _tree(rows[path])))
+    for directory in sorted(rows, key=lambda it: it.count(b"/"), reverse=True):
+        if directory:
+            parent, _, name = directory.rpartition(b"/")
+            rows[parent].append((name + b"/", b"40000 " + name + b"\0" + _tree(rows.pop(directory))))
     return _tree(rows[b""]).hex()
 
 

@@ -58,7 +58,8 @@ def shown(raw: bytes | str) -> str:
 def folded(path: str) -> str:
     """What a filesystem that ignores case and Unicode form takes the path for."""
     if path.isascii():
-        return path.lower()
+        lower = path.lower()
+        return path if lower == path else lower  # one text in memory, not two
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", path).casefold())
 
 

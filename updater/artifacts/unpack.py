@@ -307,11 +307,21 @@ class _Writer:
     def finish(self) -> tuple[Path, Manifest]:
         """Check what can only be known at the end, make the symlinks, and hand over the tree."""
         self.shared = self._hands.finish()
+        self._names = names.Names()  # not needed any more, and large
         top = self._top()
         cut = len(top) + 1 if top else 0
-        entries = [Entry(path[cut:], *it) for path, it in self._found.items() if path != top]
+        self._found.pop(top, None)
         if not self._blobs:
             raise HostileArchive("it holds no files")
+        tree_id = git_tree(
+            (path[cut:], kind, target, self._blobs.get(path))
+            for path, (kind, _, _, target) in self._found.items()
+        )
+        self._blobs.clear()
+        entries = []
+        while self._found:
+            path, it = self._found.popitem()
+            entries.append(Entry(path[cut:] if cut else path, *it))
         for entry in entries:
             if entry.path.partition("/")[0].lower() in names.RESERVED:
                 raise HostileArchive(f"a name that belongs to updater: {names.shown(entry.path)}")
@@ -319,8 +329,7 @@ class _Writer:
         names.check_links(links)
         for path, target in links.items():
             os.symlink(encode(target), encode(f"{top}/{path}" if top else path), dir_fd=self._root)
-        blobs = {path[cut:]: blob for path, blob in self._blobs.items()} if cut else self._blobs
-        return self.into / top, Manifest.of(entries, git_tree(entries, blobs))
+        return self.into / top, Manifest.of(entries, tree_id)
 
     def _top(self) -> str:
         """The one directory at the top, if everything is in it."""
