@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from updater.errors import VerificationFailed
 
 READ = 256 * 1024
-PIECE = 512 * 1024
+PIECE = 256 * 1024
 
 
 class Reader(Protocol):

@@ -17,6 +17,7 @@ import functools
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 
 HEADER = b"updater-manifest 1\n"
 
@@ -63,7 +64,12 @@ class Manifest:
 
     @classmethod
     def of(cls, entries: Iterable[Entry], tree_id: str = "") -> Manifest:
-        return cls(tuple(sorted(entries, key=lambda entry: encode(entry.path))), tree_id)
+        found = list(entries)
+        if all(entry.path.isascii() for entry in found):  # the order of the bytes, without a copy of them
+            found.sort(key=attrgetter("path"))
+        else:
+            found.sort(key=lambda entry: encode(entry.path))
+        return cls(tuple(found), tree_id)
 
     @functools.cached_property
     def digest(self) -> str:
@@ -147,13 +153,13 @@ def git_tree(paths: Iterable[tuple[str, str, str, bytes | None]]) -> str:
     As ``git write-tree`` computes it (gitformat-tree): names sorted as bytes with ``/`` behind directories, and no
     empty directories.
     """
-    rows: dict[bytes, list[tuple[bytes, bytes]]] = {b"": []}
+    rows: dict[bytes, list[bytes]] = {b"": []}
     for path, kind, target, known in paths:
         if kind == "D":
             continue
         parent, _, name = encode(path).rpartition(b"/")
         blob = known if known is not None else blob_id(encode(target))
-        row = (name, _MODES[kind] + b" " + name + b"\0" + blob)
+        row = _MODES[kind] + b" " + name + b"\0" + blob
         if parent in rows:
             rows[parent].append(row)
             continue
@@ -166,7 +172,7 @@ def git_tree(paths: Iterable[tuple[str, str, str, bytes | None]]) -> str:
     for directory in sorted(rows, key=lambda it: it.count(b"/"), reverse=True):
         if directory:
             parent, _, name = directory.rpartition(b"/")
-            rows[parent].append((name + b"/", b"40000 " + name + b"\0" + _tree(rows.pop(directory))))
+            rows[parent].append(b"40000 " + name + b"\0" + _tree(rows.pop(directory)))
     return _tree(rows[b""]).hex()
 
 
@@ -175,6 +181,12 @@ def blob_id(content: bytes) -> bytes:
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).digest()
 
 
-def _tree(rows: list[tuple[bytes, bytes]]) -> bytes:
-    body = b"".join(row for _, row in sorted(rows))
+def _tree(rows: list[bytes]) -> bytes:
+    body = b"".join(sorted(rows, key=_place))
     return hashlib.sha1(b"tree %d\0" % len(body) + body, usedforsecurity=False).digest()
+
+
+def _place(row: bytes) -> bytes:
+    """Git sorts directories as if their names ended in a slash."""
+    mode, _, rest = row.partition(b" ")
+    return rest[: rest.index(b"\0")] + (b"/" if mode == b"40000" else b"")

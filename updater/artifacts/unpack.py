@@ -131,7 +131,7 @@ class _Received:
 
 def _ahead(received: _Received) -> Generator[bytes, None, None]:
     """The decompressed bytes, made in a thread: inflating and hashing release the interpreter's lock."""
-    line: queue.Queue[bytes | BaseException | None] = queue.Queue(maxsize=4)
+    line: queue.Queue[bytes | BaseException | None] = queue.Queue(maxsize=3)
     stop = threading.Event()
 
     def put(item: bytes | BaseException | None) -> bool:
