@@ -182,7 +182,8 @@ def blob_id(content: bytes) -> bytes:
 
 
 def _tree(rows: list[bytes]) -> bytes:
-    body = b"".join(sorted(rows, key=_place))
+    ordered = sorted(rows, key=_place)
+    body = b"".join(ordered)
     return hashlib.sha1(b"tree %d\0" % len(body) + body, usedforsecurity=False).digest()
 
 
