@@ -392,3 +392,16 @@ def test_a_build_that_fails_shows_the_installers_own_words(site: Site) -> None:
     site.runs("v1.0.0")
     site.is_clean()
     assert not site.layout.release("v1.1.0").exists()
+
+
+def test_a_root_that_cannot_be_written_is_told_and_nothing_changes(site: Site) -> None:
+    site.deployed("v1.0.0")
+    site.publish("v1.1.0")
+    log = site.layout.own / "worker.log"
+    log.unlink()
+    log.mkdir()  # even root cannot write to this, as nobody can to a read-only filesystem
+    done = site.updater("deploy", "v1.1.0")
+    assert done.code == 3 and "the root cannot be written" in done.err
+    site.runs("v1.0.0")
+    log.rmdir()
+    assert site.updater("deploy", "v1.1.0").code == 0

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from updater import lock, records
 from updater.deployment import journal
 from updater.deployment.holder import holder
-from updater.errors import UpdaterError, UsageError, from_json
+from updater.errors import PreflightFailed, UpdaterError, UsageError, from_json
 from updater.layout import Layout
 from updater.operations import Root
 
@@ -112,9 +112,9 @@ def launch(root: Root, request: Request) -> Deployment:
     import subprocess
 
     layout = root.layout
-    layout.own.mkdir(exist_ok=True)
     reader, writer = os.pipe()
     try:
+        layout.own.mkdir(exist_ok=True)
         with worker_log(layout).open("wb") as log:
             child = subprocess.Popen(
                 [
@@ -124,6 +124,13 @@ def launch(root: Root, request: Request) -> Deployment:
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 start_new_session=True, pass_fds=(writer,), cwd=layout.root,
             )  # fmt: skip
+    except OSError as failure:
+        os.close(reader)
+        raise PreflightFailed(
+            f"the root cannot be written: {failure.filename or layout.own}: {failure.strerror}",
+            state="Nothing was changed.",
+            advice="run the command as the user that owns the root, and see that the filesystem is mounted read-write.",
+        ) from failure
     finally:
         os.close(writer)
     answer = _first_line(reader)
