@@ -79,7 +79,11 @@ def test_killed_while_it_deploys(site: Site, call: str) -> None:
     for number in chosen(total):
         _back_to(site, "v1.0.0", without="v1.1.0")
         status, said = run(site, call, number, request)
-        assert status == -signal.SIGKILL, f"{call} {number}: the kill did not come: {said}"
+        if call in ("mkdir", "link") and status == 4:
+            # It came to the process that writes the files: the deployment itself lives on, and undoes what it did.
+            assert "the process that writes the files died" in json.dumps(site.history()[-1]["error"])
+        else:
+            assert status == -signal.SIGKILL, f"{call} {number}: the kill did not come: {said}"
         version = oracle(site, "v1.0.0", "v1.1.0", ["prune", "--yes"] if number % 2 else ["recover"])
         last = site.history()[-1]
         if last["recovered"]:

@@ -8,6 +8,7 @@ size, the path, the content. The end of the pipe is its end: a killed parent lea
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -109,7 +110,7 @@ class Hands:
         if "errno" in said:
             raise OSError(said["errno"], os.strerror(said["errno"]), said["path"])
         if failure or "shared" not in said:
-            raise OSError(5, "the process that writes the files died")
+            raise OSError(errno.EIO, "the process that writes the files died")
         return int(said["shared"])
 
     def _end(self) -> dict[str, Any]:
@@ -141,7 +142,7 @@ def _work(root: int, reader: int, tell: int) -> NoReturn:
                 shared += _act(root, what, path, other, size, pipe)
         os.write(tell, json.dumps({"shared": shared}).encode())
     except OSError as failure:
-        os.write(tell, json.dumps({"errno": failure.errno or 5, "path": os.fsdecode(path)}).encode())
+        os.write(tell, json.dumps({"errno": failure.errno or errno.EIO, "path": os.fsdecode(path)}).encode())
     finally:
         os._exit(0)
 
@@ -167,7 +168,7 @@ def _write(root: int, path: bytes, mode: int, size: int, pipe: IO[bytes]) -> Non
         while size:
             piece = memoryview(pipe.read(min(size, _PIPE)))
             if not piece:
-                raise OSError(5, "the pipe ended")
+                raise OSError(errno.EIO, "the pipe ended")
             size -= len(piece)
             while piece:
                 piece = piece[os.write(fd, piece) :]
