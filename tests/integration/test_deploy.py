@@ -171,6 +171,19 @@ def test_a_hand_made_swap_is_taken_as_the_truth(site: Site) -> None:
     assert site.history()[-1]["from"] == "v1.0.0"
 
 
+def test_a_restart_tells_whether_the_release_answers(site: Site) -> None:
+    """F11: that a start was ordered is no success."""
+    site.deployed("v1.0.0")
+    site.publish("v1.1.0", "sick")
+    assert site.updater("fetch", "v1.1.0").code == 0
+    subprocess.run(["ln", "-sfn", "releases/v1.1.0", "current"], cwd=site.root, check=True)
+    done = site.updater("restart")
+    assert done.code == 4 and "answered 500" in done.text and "left running" in done.text, done.text
+    assert site.updater("start", "--no-wait").code == 0
+    assert site.updater("rollback").code == 0
+    site.runs("v1.0.0")
+
+
 @pytest.mark.parametrize("kind", ["directory", "file", "dangling", "absolute", "foreign"])
 def test_what_stands_at_current_is_looked_at_first(site: Site, kind: str, tmp_path: Path) -> None:
     """F23, F24."""

@@ -16,7 +16,7 @@ import pytest
 
 from updater import environments
 from updater.config import EnvironmentConfig
-from updater.environments import requirements
+from updater.environments import requirements, tools
 from updater.errors import Cancelled, EnvironmentFailed
 
 HERE = EnvironmentConfig(python=sys.executable)
@@ -119,6 +119,16 @@ def test_an_edited_environment_does_not_spread(tmp_path: Path) -> None:
     assert says(second, str(second / ".venv/bin/python"), "app.py") == "1.0"
 
 
+def test_an_edited_environment_is_told(tmp_path: Path) -> None:
+    release = make(tmp_path / "v1", "hello==1.0\n", "1.0")
+    record = build(release).as_json()
+    subprocess.run([release / ".venv/bin/python", "app.py"], cwd=release, check=True, capture_output=True)
+    assert environments.edit_of(release, record) is None, "running it is no edit"
+    (next(release.glob(".venv/lib/*/site-packages")) / "hotfix.py").write_text("x = 1\n")
+    assert "changed" in (environments.edit_of(release, record) or "")
+    assert environments.problem_of(release, record) is None, "it still runs"
+
+
 def test_running_the_application_changes_nothing(tmp_path: Path) -> None:
     release = make(tmp_path / "v1", "hello==1.0\n", "1.0")
     build(release)
@@ -144,6 +154,43 @@ def test_hashes_are_enforced(tmp_path: Path) -> None:
     digest = hashlib.sha256((good / "wheels" / "hello-1.0-py3-none-any.whl").read_bytes()).hexdigest()
     (good / "requirements.txt").write_text(f"hello==1.0 --hash=sha256:{digest}\n")
     assert build(good).packages == (("hello", "1.0"),)
+
+
+def uv(release: Path, *command: str, **more: Any) -> None:
+    found = tools.find_uv()
+    assert found is not None
+    subprocess.run([found, *command], cwd=release, check=True, capture_output=True, text=True, **more)
+
+
+def test_uv_lock_decides_and_a_lock_without_hashes_is_taken(tmp_path: Path) -> None:
+    """A lock has no hash for what it takes from a folder or from Git; the lock is the newest there is all the same."""
+    project = '[project]\nname = "app"\nversion = "1"\nrequires-python = ">=3.11"\ndependencies = ["hello"]\n'
+    offline = '[tool.uv]\nno-index = true\nfind-links = ["wheels"]\n'
+    release = make(tmp_path / "v1", "hello==9.9\n", "1.0", pyproject__toml=project + offline)
+    uv(release, "lock", "--python", sys.executable)
+    wheel(release / "wheels", "hello", "2.0")
+    lock = (release / "uv.lock").read_bytes()
+    record = build(release)
+    assert (record.kind, record.packages) == ("uv.lock", (("hello", "1.0"),))
+    assert says(release, str(release / ".venv/bin/python"), "app.py") == "1.0"
+    assert (release / "uv.lock").read_bytes() == lock
+
+
+def test_pylock_is_installed_and_its_hashes_are_enforced(tmp_path: Path) -> None:
+    """PEP 751."""
+    release = make(tmp_path / "v1", None, "1.0")
+    asked = ("pip", "compile", "-", "--format", "pylock.toml", "--no-index", "--find-links", "wheels")
+    uv(release, *asked, "--output-file", "pylock.toml", "--python", sys.executable, input="hello\n")
+    record = build(release)
+    assert (record.kind, record.packages) == ("pylock", (("hello", "1.0"),))
+    other = make(tmp_path / "v2", None, "1.0")
+    text = (release / "pylock.toml").read_text()
+    published = hashlib.sha256((release / "wheels/hello-1.0-py3-none-any.whl").read_bytes()).hexdigest()
+    assert published in text
+    (other / "pylock.toml").write_text(text.replace(published, "0" * 64))
+    with pytest.raises(EnvironmentFailed) as raised:
+        build(other)
+    assert "hash" in raised.value.as_text().lower()
 
 
 @pytest.mark.parametrize("tool", ["uv", "venv"])

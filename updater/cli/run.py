@@ -13,6 +13,7 @@ from updater.operations import running
 
 Json = dict[str, Any]
 _processes = click.argument("processes", nargs=-1)
+_wait = click.option("--wait/--no-wait", default=True, help="Wait until the probes pass (the default).")
 
 
 def _tell(face: Face, found: list[Json]) -> None:
@@ -28,10 +29,11 @@ def _tell(face: Face, found: list[Json]) -> None:
 
 @click.command()
 @_processes
+@_wait
 @click.pass_obj
-def start(face: Face, processes: tuple[str, ...]) -> None:
+def start(face: Face, processes: tuple[str, ...], wait: bool) -> None:
     """Start PROCESSES (else all) of the release in service."""
-    _tell(face, running.start(operations.open_root(face.root), processes))
+    _tell(face, running.start(operations.open_root(face.root), processes, wait=wait))
 
 
 @click.command()
@@ -48,10 +50,11 @@ def stop(face: Face, processes: tuple[str, ...]) -> None:
 
 @click.command()
 @_processes
+@_wait
 @click.pass_obj
-def restart(face: Face, processes: tuple[str, ...]) -> None:
+def restart(face: Face, processes: tuple[str, ...], wait: bool) -> None:
     """Stop PROCESSES (else all) and start those of the release in service."""
-    _tell(face, running.restart(operations.open_root(face.root), processes))
+    _tell(face, running.restart(operations.open_root(face.root), processes, wait=wait))
 
 
 @click.command("force-stop")

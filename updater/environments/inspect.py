@@ -36,6 +36,20 @@ def problem_of(release: Path, environment: Mapping[str, Any] | None) -> str | No
     return None
 
 
+def edit_of(release: Path, environment: Mapping[str, Any] | None) -> str | None:
+    """Whether somebody changed a release's environment since it was built (`pip install` by hand); None if not.
+
+    It looks at every name in it. Never a reason to refuse a rollback: what was changed may be what makes it work.
+    """
+    record = EnvironmentRecord.from_json(environment)
+    try:
+        if record is None or listing(release / ".venv") == record.listing:
+            return None
+    except OSError as failure:
+        return f"its environment cannot be read: {failure}"
+    return "its environment was changed since it was built (something was installed or edited in .venv)"
+
+
 def stat_of(python: Path) -> str | None:
     """Size and time of an interpreter's file; None if it cannot be run."""
     try:

@@ -61,9 +61,8 @@ def find(release: Path, override: tuple[str, ...] | None = None) -> Requirements
         kind=kind,
         files=files,
         project=itself,
-        hashes=any(_has_hashes(release / name) for name in files)
-        if kind == "requirements"
-        else kind == "uv.lock",
+        # uv verifies what hashes a lock has; it cannot have any for what it takes from Git or from a folder.
+        hashes=kind == "requirements" and any(_has_hashes(release / name) for name in files),
         pinned=kind in ("uv.lock", "pylock")
         or (kind == "requirements" and all(_is_pinned(release / name) for name in files)),
         wheels=wheels,

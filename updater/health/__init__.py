@@ -59,16 +59,19 @@ def wait_healthy(
     version: str,
     names: Sequence[str],
     *,
+    successes: int | None = None,
     check: Check | None = None,
     on_progress: Callable[..., None] | None = None,
     warn: Warn | None = None,
 ) -> None:
-    """Wait until every required probe has passed ``health.successes`` times in a row, at most ``health.timeout`` seconds.
+    """Wait until every required probe has passed ``successes`` times in a row (left out: ``health.successes``), at most
+    ``health.timeout`` seconds.
 
     Raises:
         HealthFailed: a process died, or the time is up; with the last answers and log lines as evidence.
     """
     health = config.health
+    wanted = successes or health.successes
     before = _identities(layout, names)
     deadline = time.monotonic() + health.timeout
     passes = tries = 0
@@ -82,9 +85,9 @@ def wait_healthy(
         failing = [it for it in results if it.decides and not it.answer.ok]
         passes = 0 if failing else passes + 1
         if on_progress:
-            text = failing[0].line() if failing else f"passed {passes} of {health.successes} times"
-            on_progress(text, done=passes, total=health.successes)
-        if passes >= health.successes:
+            text = failing[0].line() if failing else f"passed {passes} of {wanted} times"
+            on_progress(text, done=passes, total=wanted)
+        if passes >= wanted:
             _warn_of(results, warn)
             return
         if time.monotonic() > deadline:

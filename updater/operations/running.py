@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from updater import health
-from updater.errors import UsageError
+from updater.errors import HealthFailed, UsageError
 from updater.operations import Root
 from updater.processes import control, proof, state
 from updater.releases import service
@@ -37,18 +37,21 @@ def _names(root: Root, names: Sequence[str]) -> list[str]:
     return list(names) or list(dict.fromkeys(known))
 
 
-def start(root: Root, names: Sequence[str] = ()) -> list[Json]:
+def start(root: Root, names: Sequence[str] = (), *, wait: bool = True) -> list[Json]:
     """Start processes of the release in service; those that run from it are left alone.
+
+    ``wait``: until every required probe has passed once, at most ``health.timeout`` seconds (F11).
 
     Raises:
         UsageError: nothing is in service, or no such process. ProcessFailed: one died at once.
+        HealthFailed: one does not answer as it should; it is left running.
     """
     with root.changing("start"):
         version = _version(root)
         chosen = [name for name in _names(root, names) if name in root.config.processes]
         control.start(root.layout, root.config, version, chosen)
         proof.prove(root.layout, root.config, version, chosen)
-    return status(root, chosen)
+    return _started(root, version, chosen, wait)
 
 
 def stop(root: Root, names: Sequence[str] = ()) -> list[str]:
@@ -57,8 +60,8 @@ def stop(root: Root, names: Sequence[str] = ()) -> list[str]:
         return control.stop(root.layout, root.config, _names(root, names))
 
 
-def restart(root: Root, names: Sequence[str] = ()) -> list[Json]:
-    """Stop processes and start those of the release in service."""
+def restart(root: Root, names: Sequence[str] = (), *, wait: bool = True) -> list[Json]:
+    """Stop processes and start those of the release in service; ``wait`` and errors as for :func:`start`."""
     with root.changing("restart"):
         version = _version(root)
         chosen = _names(root, names)
@@ -66,7 +69,18 @@ def restart(root: Root, names: Sequence[str] = ()) -> list[Json]:
         wanted = [name for name in chosen if name in root.config.processes]
         control.start(root.layout, root.config, version, wanted)
         proof.prove(root.layout, root.config, version, wanted)
-    return status(root, wanted)
+    return _started(root, version, wanted, wait)
+
+
+def _started(root: Root, version: str, names: Sequence[str], wait: bool) -> list[Json]:
+    if wait:
+        try:
+            health.wait_healthy(root.layout, root.config, version, names, successes=1)
+        except HealthFailed as failure:
+            failure.state = f"{version} is in service; what runs was left running."
+            failure.advice = "see `updater health` and `updater logs`; to go back: updater rollback"
+            raise
+    return status(root, names)
 
 
 def force_stop(root: Root) -> list[str]:

@@ -188,6 +188,10 @@ def target_environment(layout: Layout, target: str) -> Check:
         return failed(
             "environment", f"{target}: {problem}", f"repair it first: updater fetch --rebuild {target}"
         )
+    if edit := environments.edit_of(release.path, release.record.environment):
+        return warning(
+            "environment", f"{target}: {edit}", f"build it as published: updater fetch --rebuild {target}"
+        )
     return ok("environment", f"the environment of {target} is ready")
 
 

@@ -180,7 +180,10 @@ def report(layout: Layout, release: Release) -> Json:
         found = [{"path": it.path, "what": it.what} for it in differences(layout, release)]
     except ReleaseChanged as failure:
         found = [{"path": detail, "what": "manifest"} for detail in failure.details]
-    problem = environments.problem_of(release.path, release.record.environment)
+    environment = release.record.environment
+    problem = environments.problem_of(release.path, environment) or environments.edit_of(
+        release.path, environment
+    )
     return {
         "version": release.version,
         "sound": not found and problem is None,
