@@ -13,6 +13,7 @@ from pathlib import Path
 from updater import durable
 from updater.config import EnvironmentConfig
 from updater.environments import inspect, installers, requirements, tools
+from updater.environments.listing import listing
 from updater.environments.record import EnvironmentRecord
 from updater.environments.requirements import Requirements
 from updater.environments.tools import Python
@@ -137,9 +138,7 @@ def _build(site: Site, donors: Sequence[Path]) -> EnvironmentRecord:
         python_version=python.text,
         interpreter=inspect.stat_of(site.environment / "bin" / "python") or "",
         fingerprint=fingerprint,
-        listing=cloned.record.listing
-        if cloned and cloned.equal
-        else inspect.listing(site.environment, seal=True),
+        listing=cloned.record.listing if cloned and cloned.equal else listing(site.environment, seal=True),
         packages=cloned.record.packages if cloned and cloned.equal else _packages(site.environment),
         seconds=round(time.monotonic() - begun, 3),
         cloned_from=cloned.donor if cloned else None,
@@ -208,11 +207,11 @@ def _clone(
     return Cloned(donor.name, record, record.fingerprint == fingerprint)
 
 
-def _link_tree(source: Path, target: Path, listing: str) -> bool:
+def _link_tree(source: Path, target: Path, on_record: str) -> bool:
     """Clone a directory by hard links; False if it cannot be, or if it is not what its record says: an environment
     that was edited by hand must never spread."""
     try:
-        return inspect.listing(source, link_to=target) == listing
+        return listing(source, link_to=target) == on_record
     except OSError:  # another filesystem, too many links, a filesystem without them, no such donor
         return False
 
@@ -330,7 +329,7 @@ def restore(release: Path) -> None:
     if not old.exists():
         return
     on_record = _record_of(release)
-    if on_record is not None and new.exists() and inspect.listing(new) == on_record.listing:
+    if on_record is not None and new.exists() and listing(new) == on_record.listing:
         durable.remove_tree(old)
         return
     durable.remove_tree(new)

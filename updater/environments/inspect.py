@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import stat
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from updater.environments.listing import listing
 from updater.environments.record import EnvironmentRecord
 
 
@@ -73,69 +72,3 @@ def _version_of(python: Path) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
-
-
-def listing(environment: Path, *, seal: bool = False, link_to: Path | None = None) -> str:
-    """SHA-256 over the names, kinds, sizes and times of everything below an environment.
-
-    ``seal``: also take the write permission from every file: releases share them. ``link_to``: also clone it there, by
-    hard links, in the same pass.
-
-    Raises:
-        OSError: it cannot be read, or cannot be cloned (another filesystem, too many links).
-    """
-    hashed = hashlib.sha256()
-    source = os.open(environment, _DIRECTORY)
-    target = None
-    try:
-        if link_to is not None:
-            os.mkdir(link_to)
-            target = os.open(link_to, _DIRECTORY)
-        _walk(source, target, "", hashed, seal)
-    finally:
-        for fd in (source, target):
-            if fd is not None:
-                os.close(fd)
-    return hashed.hexdigest()
-
-
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-def _walk(source: int, target: int | None, path: str, hashed: hashlib._Hash, seal: bool) -> None:
-    """Names relative to open directories: half the work of the kernel for deep trees."""
-    lines = []
-    with os.scandir(source) as found:
-        entries = sorted(found, key=lambda it: it.name)
-    for entry in entries:
-        name = entry.name
-        if entry.is_symlink():
-            text = os.readlink(name, dir_fd=source)
-            lines.append(f"{path}/{name} -> {text}\n")
-            if target is not None:
-                os.symlink(text, name, dir_fd=target)
-        elif entry.is_dir(follow_symlinks=False):
-            lines.append(f"{path}/{name}/\n")
-            _below(source, target, path, name, hashed, seal)
-        else:
-            seen = entry.stat(follow_symlinks=False)
-            if seal and seen.st_mode & 0o222:
-                os.chmod(name, stat.S_IMODE(seen.st_mode) & ~0o222, dir_fd=source)
-            lines.append(f"{path}/{name} {seen.st_size} {seen.st_mtime_ns}\n")
-            if target is not None:
-                os.link(name, name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
-    hashed.update("".join(lines).encode("utf-8", "surrogateescape"))
-
-
-def _below(source: int, target: int | None, path: str, name: str, hashed: hashlib._Hash, seal: bool) -> None:
-    inner = os.open(name, _DIRECTORY, dir_fd=source)
-    copy = None
-    try:
-        if target is not None:
-            os.mkdir(name, dir_fd=target)
-            copy = os.open(name, _DIRECTORY, dir_fd=target)
-        _walk(inner, copy, f"{path}/{name}", hashed, seal)
-    finally:
-        for fd in (inner, copy):
-            if fd is not None:
-                os.close(fd)
