@@ -193,7 +193,7 @@ def load(file: Path) -> Config:
         ConfigError: it cannot be read or something in it is wrong; each detail names file, line and key.
     """
     try:
-        text = file.read_bytes().decode("utf-8")
+        text = file.read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as failure:
         reason = failure.strerror if isinstance(failure, OSError) else "it is not UTF-8 text"
         raise ConfigError(f"cannot read {file}: {reason}", state="Nothing was changed.") from failure

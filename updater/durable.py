@@ -11,6 +11,7 @@ A failed flush is never retried: after ``EIO`` the kernel may report success for
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import stat
@@ -74,6 +75,20 @@ def write(path: Path, content: bytes | str, *, mode: int = 0o644) -> None:
             os.unlink(beside)
         raise
     flush_directory(path.parent)
+
+
+def read(path: Path, limit: int = 16 * 1024**2) -> bytes:
+    """The content of a record of our own: a regular file, not a link to one, of at most ``limit`` bytes.
+
+    Raises:
+        OSError: it is not there, or is something else (a pipe would never end), or is larger.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(fd, "rb") as file:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode) or found.st_size > limit:
+            raise OSError(errno.EINVAL, "not a record of updater", str(path))
+        return file.read(limit)
 
 
 def write_quick(path: Path, content: str) -> None:

@@ -45,7 +45,7 @@ def moment(text: object) -> datetime | None:
 def read_json(path: Path) -> Json | None:
     """A JSON object from a file; None if there is none or it is damaged."""
     with contextlib.suppress(OSError, ValueError, RecursionError):
-        found = json.loads(path.read_bytes())
+        found = json.loads(durable.read(path))
         return found if isinstance(found, dict) else None
     return None
 
@@ -53,6 +53,10 @@ def read_json(path: Path) -> Json | None:
 def parse_history(text: str) -> tuple[list[Json], list[str]]:
     """The records in the text of a history file, oldest first, and the lines that are damaged."""
     records, damaged = [], []
+    with contextlib.suppress(ValueError, RecursionError):  # somebody may have laid out the array anew
+        found = json.loads(text)
+        if isinstance(found, list) and all(isinstance(it, dict) for it in found):
+            return found, []
     for line in text.splitlines():
         body = line.strip().rstrip(",").strip()
         if body in ("", "[", "]", "[]"):
@@ -73,11 +77,20 @@ def format_history(records: list[Json]) -> str:
     return f"[\n{lines}\n]\n" if records else "[\n]\n"
 
 
+def _read_history(path: Path) -> tuple[list[Json], list[str]]:
+    with contextlib.suppress(OSError):
+        return parse_history(path.read_text(encoding="utf-8", errors="replace"))
+    return [], []
+
+
 def history(layout: Layout) -> list[Json]:
     """All deployments that have ended, oldest first."""
-    with contextlib.suppress(OSError):
-        return parse_history(layout.history.read_text(encoding="utf-8", errors="replace"))[0]
-    return []
+    return _read_history(layout.history)[0]
+
+
+def damaged_history(layout: Layout) -> int:
+    """How many lines of the history cannot be read; they are kept aside by the next deployment."""
+    return len(_read_history(layout.history)[1])
 
 
 def add_to_history(layout: Layout, record: Json) -> None:
@@ -96,9 +109,9 @@ def add_to_history(layout: Layout, record: Json) -> None:
         )
     records = [other for other in records if other.get("id") != record.get("id")] + [record]
     if len(records) > HISTORY_KEPT:
-        durable.write(
-            layout.history.with_name("update_history.1.json"), format_history(records[:-HISTORY_KEPT])
-        )
+        older = layout.history.with_name("update_history.1.json")
+        archive = _read_history(older)[0] + records[:-HISTORY_KEPT]
+        durable.write(older, format_history(list({str(it.get("id")): it for it in archive}.values())))
         records = records[-HISTORY_KEPT:]
     durable.write(layout.history, format_history(records))
 

@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from updater import durable
+
 if TYPE_CHECKING:
     import subprocess
 
@@ -108,7 +110,7 @@ class Identity(NamedTuple):
 def read_fields(path: Path) -> dict[str, str]:
     """Read a file of ``key=value`` lines, the form that ``sh`` reads as well; {} if there is none. Rubbish is skipped."""
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = durable.read(path, 64 * 1024).decode("utf-8", "replace")
     except OSError:
         return {}
     pairs = (line.partition("=") for line in text.splitlines())

@@ -119,6 +119,32 @@ def test_an_interrupted_deployment_is_shown_and_recovered_by_the_next_command(si
     assert "phase watch" in json.dumps(site.history()[-1])
 
 
+@pytest.mark.parametrize("line", [0, 1, 2, -3, "cut"])
+def test_a_damaged_journal_still_ends_on_the_old_release(site: Site, line: int | str) -> None:
+    """F54: what its lost lines said is found on the disk."""
+    site.deployed("v1.0.0")
+    site.publish("v1.1.0")
+    site.configure(watch=60)
+    running = site.start("deploy", "v1.1.0")
+    eventually(lambda: in_phase(site, "watch"), "phase watch")
+    owner = dict(line.split("=", 1) for line in site.layout.lock_owner.read_text().splitlines())
+    os.kill(int(owner["pid"]), signal.SIGKILL)
+    running.communicate(timeout=60)
+    (path,) = journal.unfinished(site.layout)
+    lines = path.read_bytes().splitlines(keepends=True)
+    if isinstance(line, int):
+        lines[line] = lines[line].replace(b":", b";")
+    path.write_bytes(b"".join(lines) if isinstance(line, int) else b"")
+    site.configure(watch=0.1)
+    done = site.updater("recover")
+    assert done.code == 0 and "damaged" in done.text, done.text
+    site.runs("v1.0.0")
+    site.is_clean()
+    assert site.updater("recover").out.startswith("nothing to recover")
+    site.deployed("v1.2.0")
+    site.runs("v1.2.0")
+
+
 def test_unlock_ends_a_holder_that_does_not_get_on(site: Site) -> None:
     site.deployed("v1.0.0")
     site.publish("v1.1.0")

@@ -178,7 +178,7 @@ def succeeded_text(record: Json) -> str:
 
 
 def recovered_text(record: Json) -> str:
-    """One line about a deployment that an earlier interruption had left open."""
-    if record.get("error"):
-        return str(record["error"]["message"])
+    """What became of a deployment that an earlier interruption had left open, and what it was interrupted by."""
+    if error := record.get("error"):
+        return "\n".join([str(error["message"]), *(f"  {line}" for line in error.get("details") or ())])
     return f"the interrupted deployment of {record.get('to')} was finished; it is in service"

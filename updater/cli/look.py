@@ -34,8 +34,8 @@ def releases(face: Face) -> None:
 
 
 def _release_row(it: Json) -> list[str]:
-    if it["state"] == "unfinished":
-        return ["", it["version"], output.warning("unfinished"), "", "", ""]
+    if it["state"] in ("unfinished", "damaged"):
+        return ["", it["version"], output.warning(it["state"]), "", "", ""]
     colours = {"good": output.good, "bad": output.bad, "installed": output.plain}
     here = "→" if it["in_service"] else "·" if it["previous"] else ""
     state = colours[it["state"]](it["state"]) + (", pinned" if it["pinned"] else "")
@@ -54,10 +54,13 @@ def _release_row(it: Json) -> list[str]:
 @click.pass_obj
 def history(face: Face, limit: int) -> None:
     """Past deployments, newest first."""
-    found = looking.history(operations.open_root(face.root), limit=limit)
+    root = operations.open_root(face.root)
+    found = looking.history(root, limit=limit)
 
     def text() -> None:
-        if not found:
+        if damaged := looking.damaged_history(root):
+            face.warn(f"{damaged} damaged records in shared/logs/update_history.json are not shown")
+        elif not found:
             face.say("nothing was ever deployed here")
             return
         output.table(
@@ -101,7 +104,9 @@ def _progress_line(found: Json) -> str:
         why = f": {found['error']['message']}" if found.get("error") else ""
         return f"{what}: {found['outcome']}{why}"
     if found["interrupted"]:
-        return f"{what}: interrupted in phase {found['phase']}; updater recover brings it to an end"
+        return (
+            f"{what}: interrupted in phase {found['phase'] or 'begin'}; updater recover brings it to an end"
+        )
     far = ""
     if found.get("done") and found.get("total"):
         far = f" {100 * found['done'] / found['total']:.0f} %"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -32,7 +33,12 @@ class Face:
     def say(self, line: str = "") -> None:
         """A line for people; nothing with --json or -q."""
         if not self.json and not self.quiet:
-            click.echo(line)
+            click.echo(safe(line))
+
+    def warn(self, line: str) -> None:
+        """A warning for people, on standard error; nothing with --json."""
+        if not self.json:
+            click.echo(warning(safe(f"warning: {line}")), err=True)
 
     def fail(self, error: UpdaterError, **data: Any) -> None:
         """Print an error: on standard error for people, as the one JSON document for machines."""
@@ -42,9 +48,18 @@ class Face:
             )
             return
         first, *rest = error.as_text().splitlines()
-        click.echo(click.style(first, fg="red", bold=True), err=True)
+        click.echo(click.style(safe(first), fg="red", bold=True), err=True)
         for line in rest:
-            click.echo(line, err=True)
+            click.echo(safe(line), err=True)
+
+
+_CONTROL = re.compile("(\x1b\\[[0-9;]*m)|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def safe(text: str) -> str:
+    """Text that may come from elsewhere (a tag, an answer, a log) without the control characters that could rewrite the
+    screen or the clipboard; colours stay."""
+    return _CONTROL.sub(lambda found: found[1] or "\N{REPLACEMENT CHARACTER}", text)
 
 
 def plain(text: str) -> str:
@@ -73,7 +88,7 @@ def dim(text: str) -> str:
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A table: drawn by rich on a terminal, plain columns in a pipe."""
-    body = [[str(cell) for cell in row] for row in rows]
+    body = [[safe(str(cell)).replace("\n", " ") for cell in row] for row in rows]
     if not sys.stdout.isatty():
         widths = [max(len(click.unstyle(row[i])) for row in (head, *body)) for i in range(len(head))]
         for row in (head, *body):

@@ -51,9 +51,9 @@ def _text(face: Face, found: dict[str, Any]) -> None:
 def _deployment(face: Face, running: dict[str, Any] | None) -> None:
     if running is None:
         return
-    what = f"{running['kind']} {running['to'] or running['wanted'] or ''}".strip()
+    what = f"{running['kind'] or 'a deployment'} {running['to'] or running['wanted'] or ''}".strip()
     if running["interrupted"]:
-        face.say(output.bad(f"interrupted {what}, in phase {running['phase']}"))
+        face.say(output.bad(f"interrupted {what}, in phase {running['phase'] or 'begin'}"))
     else:
         stale = "; no progress for 30 minutes" if running["stale"] else ""
         face.say(

@@ -33,7 +33,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Line:
-    """One event. ``kind``: begin, intent, done, failed, undo, undone, recover or end."""
+    """One event. ``kind``: begin, intent, done, failed, undo, undone, lost, recover or end."""
 
     seq: int
     kind: str
@@ -75,12 +75,17 @@ def decode(raw: bytes) -> Line | None:
 
 @dataclass(frozen=True)
 class Log:
-    """What a journal says, up to its first damaged line. ``sound`` is the length in bytes of that part."""
+    """What a journal says, up to its first damaged line. ``sound`` is the length in bytes of that part.
+
+    ``lost``: whole lines follow the damaged one. That is no torn end, as a kill leaves it: something else damaged the file, and
+    what happened after its sound part is unknown.
+    """
 
     id: str
     lines: Sequence[Line]
     sound: int
     damaged: bool
+    lost: bool = False
 
     @property
     def begin(self) -> Mapping[str, Any]:
@@ -115,6 +120,11 @@ class Log:
         return next((line for line in self.lines if line.kind == "failed"), None)
 
     @property
+    def incomplete(self) -> bool:
+        """Whether lines were lost, now or before an earlier recovery: then only the facts on the disk count."""
+        return self.lost or any(line.kind == "lost" for line in self.lines)
+
+    @property
     def recoveries(self) -> int:
         return sum(line.kind == "recover" for line in self.lines)
 
@@ -129,12 +139,13 @@ def parse(identifier: str, raw: bytes) -> Log:
             break
         lines.append(line)
         sound = end + 1
-    return Log(identifier, lines, sound, damaged=sound != len(raw))
+    lost = not lines or any(decode(rest) for rest in raw[sound:].split(b"\n")[1:])
+    return Log(identifier, lines, sound, damaged=sound != len(raw), lost=lost)
 
 
 def read(path: Path) -> Log:
     """Read a journal file. Raises OSError if it cannot be read."""
-    return parse(path.name.removesuffix(SUFFIX), path.read_bytes())
+    return parse(path.name.removesuffix(SUFFIX), durable.read(path))
 
 
 def unfinished(layout: Layout) -> list[Path]:
@@ -190,14 +201,17 @@ class Journal:
 
     @classmethod
     def reopen(cls, layout: Layout, path: Path) -> Journal:
-        """Go on with a journal after a crash. A damaged tail is kept aside, then cut off."""
+        """Go on with a journal after a crash. A damaged tail is kept aside, then cut off; that lines were lost with it
+        stays on record."""
         log = read(path)
+        seq = log.lines[-1].seq + 1 if log.lines else 0
         if log.damaged:
-            durable.write(path.with_name(f"{path.name}.damaged"), path.read_bytes())
-            with path.open("r+b") as file:
-                file.truncate(log.sound)
-                durable.flush(file.fileno())
-        return cls(layout, path, log.lines[-1].seq + 1 if log.lines else 0)
+            raw = durable.read(path)
+            durable.write(path.with_name(f"{path.name}.damaged"), raw)
+            lost = encode(_line(seq, "lost", None, {})) if log.lost else b""
+            durable.write(path, raw[: log.sound] + lost)
+            seq += log.lost
+        return cls(layout, path, seq)
 
     def record(self, kind: str, phase: str | None = None, data: Mapping[str, Any] | None = None) -> None:
         """Append one event; it is on the disk when this returns.

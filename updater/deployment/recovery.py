@@ -60,6 +60,8 @@ def _recover_one(layout: Layout, config: Config, lock: Lock, path: Path) -> engi
     tx = Transaction.recovered(layout, config, lock, book, log)
     tx.memory["recovered"] = True
     notes = engine.Run(tx)
+    if log.incomplete:
+        _fill_from_facts(tx, facts(layout))
     if log.end is not None:
         engine.close(tx, dict(log.end))
         return engine.Outcome(str(log.end.get("outcome")), dict(log.end))
@@ -71,7 +73,8 @@ def _recover_one(layout: Layout, config: Config, lock: Lock, path: Path) -> engi
         tx.memory["committed"] = True
         phases.settle(tx)
         return engine.finish(notes, "succeeded", text="finished after an interruption")
-    notes.done = [phases.BY_NAME[name] for name in log.intended() if name in phases.BY_NAME]
+    known = phases.BY_NAME if log.incomplete else log.intended()
+    notes.done = [phases.BY_NAME[name] for name in known if name in phases.BY_NAME]
     problems = engine.undo(tx, notes.done)
     because = interrupted(log, tx)
     if problems:
@@ -79,9 +82,21 @@ def _recover_one(layout: Layout, config: Config, lock: Lock, path: Path) -> engi
         if log.recoveries + 1 >= ATTEMPTS:
             return engine.finish(notes, "rollback-failed", error=failed)
         raise failed
-    touched = any(phase.touches_service for phase in notes.done)
+    touched = any(phase.touches_service for phase in notes.done) and not (
+        log.incomplete and tx.target is None
+    )
     error = engine.explained(tx, because, touched=touched)
     return engine.finish(notes, "rolled-back" if touched else "failed", error=error)
+
+
+def _fill_from_facts(tx: Transaction, now: Mapping[str, str | None]) -> None:
+    """What lost lines would have told. Without the first one: before it the good release was in service, and its processes
+    ran. Without the target: a release in service that is not the one before is it."""
+    if "in_service" not in tx.before:
+        before = now["good"] or now["in_service"]
+        tx.before = {**now, "in_service": before, "running": list(tx.config.processes)}
+    if tx.target is None and now["in_service"] not in (None, tx.origin):
+        tx.facts["resolve"] = {"version": now["in_service"]}
 
 
 def facts(layout: Layout) -> dict[str, str | None]:
@@ -95,7 +110,11 @@ def facts(layout: Layout) -> dict[str, str | None]:
 
 def committed(log: Log, tx: Transaction, now: Mapping[str, str | None]) -> bool:
     """Whether the commit point was passed; a pure function of the journal and the facts."""
-    if log.rolling_back is not None or "commit" not in log.intended():
+    if log.rolling_back is not None:
+        return False
+    if log.incomplete:
+        return tx.target is not None and now["good"] == tx.target and tx.before.get("good") != tx.target
+    if "commit" not in log.intended():
         return False
     if log.finished("commit"):
         return True
@@ -109,6 +128,10 @@ def interrupted(log: Log, tx: Transaction) -> UpdaterError:
     if log.rolling_back is not None:
         return from_json(dict(log.rolling_back.data))
     phase = next(reversed(log.intended()), "begin")
+    if log.incomplete:
+        return DeploymentFailed(
+            f"updater was killed, or the machine stopped, after phase {phase}; its journal was damaged, so every phase was undone"
+        )
     return DeploymentFailed(f"updater was killed, or the machine stopped, in phase {phase}")
 
 

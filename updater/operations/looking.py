@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,8 @@ def status(layout: Layout) -> Json:
         (it for it in reversed(records.history(layout)) if it.get("outcome") != "nothing-to-do"), None
     )
     found = [it.as_json() for it in state.status(layout, processes)]
+    lost = {it.name: it for it in _strays(layout, processes, found)}
+    found = [lost[it["name"]].as_json() if it["name"] in lost else it for it in found]
     return {
         "name": name,
         "root": str(layout.root),
@@ -47,20 +49,40 @@ def status(layout: Layout) -> Json:
         "last": last
         and {key: last.get(key) for key in ("id", "kind", "outcome", "from", "to", "ended", "error")},
         "configuration": wrong,
-        "advice": _advice(here, good, running, found, wrong),
+        "advice": [*_advice(here, good, running, found, wrong), *map(_lost_text, lost.values())],
     }
 
 
-def _configured(layout: Layout) -> tuple[str, list[str], str | None]:
-    """The application's name, its processes' names, and what is wrong with the file so far as this look can tell."""
+def _strays(layout: Layout, processes: Mapping[str, Any], found: list[Json]) -> list[state.Status]:
+    """Processes that live without their pid file; looked for only where something seems not to run."""
+    down = [it["name"] for it in found if it["state"] != "running" and it["name"] in processes]
+    if not down:
+        return []
+    from updater.config import ProcessConfig
+
+    named = {name: processes[name].get("command") for name in down if isinstance(processes[name], dict)}
+    known = [
+        ProcessConfig(name, tuple(map(str, command)))
+        for name, command in named.items()
+        if isinstance(command, list)
+    ]
+    return [it.as_status() for it in state.strays(layout, known)]
+
+
+def _lost_text(it: state.Status) -> str:
+    return f"{it.name} (pid {it.pid}) runs, but its pid file is lost: `updater start` writes it again"
+
+
+def _configured(layout: Layout) -> tuple[str, Mapping[str, Any], str | None]:
+    """The application's name, its processes, and what is wrong with the file so far as this look can tell."""
     import tomllib
 
     try:
-        data = tomllib.loads(layout.config.read_text(encoding="utf-8"))
+        data = tomllib.loads(layout.config.read_text(encoding="utf-8-sig"))
         processes, app = data.get("processes", {}), data.get("app", {})
-        return str(app.get("name", "app")), [str(name) for name in processes], None
+        return str(app.get("name", "app")), dict(processes), None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, AttributeError, TypeError) as failure:
-        return "app", [], f"updater.toml cannot be read: {failure}"
+        return "app", {}, f"updater.toml cannot be read: {failure}"
 
 
 def _advice(
@@ -134,7 +156,7 @@ def progress(root: Root) -> Json | None:
 
 
 def releases(root: Root) -> list[Json]:
-    """Installed releases, newest first, with their state; unfinished ones are told too."""
+    """Installed releases, newest first, with their state; unfinished and damaged ones are told too."""
     from updater.releases import marks, store
 
     layout = root.layout
@@ -160,6 +182,7 @@ def releases(root: Root) -> list[Json]:
         for release in reversed(store.installed(layout))
     ]
     rows += [{"version": path.name, "state": "unfinished"} for path in store.unfinished(layout)]
+    rows += [{"version": path.name, "state": "damaged"} for path in store.damaged(layout)]
     return rows
 
 
@@ -167,6 +190,11 @@ def history(root: Root, *, limit: int | None = None) -> list[Json]:
     """Past deployments, newest first."""
     found = list(reversed(records.history(root.layout)))
     return found[:limit] if limit else found
+
+
+def damaged_history(root: Root) -> int:
+    """How many records of the history cannot be read."""
+    return records.damaged_history(root.layout)
 
 
 def log_file(root: Root, name: str | None) -> Path:

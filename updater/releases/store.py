@@ -99,6 +99,20 @@ def unfinished(layout: Layout) -> list[Path]:
     return []
 
 
+def damaged(layout: Layout) -> list[Path]:
+    """Directories that updater installed, by their records, whose seal cannot be read any more."""
+    with contextlib.suppress(FileNotFoundError):
+        return [
+            path
+            for path in layout.releases.iterdir()
+            if _is_candidate(path)
+            and (path / ReleaseFiles.RECORDS).is_dir()
+            and not (path / ReleaseFiles.UNFINISHED).is_file()
+            and read(path) is None
+        ]
+    return []
+
+
 def _is_candidate(path: Path) -> bool:
     return not path.name.startswith(".") and path.is_dir() and not path.is_symlink()
 
@@ -118,6 +132,12 @@ def find(layout: Layout, name: str) -> Release:
     if exact or loose:
         return (exact or loose)[0]
     names = ", ".join(release.version for release in everything) or "none"
+    if wrong := next((path for path in damaged(layout) if path.name.removeprefix("v") == bare), None):
+        raise UsageError(
+            f"{wrong.name} is damaged: its {ReleaseFiles.RECORD} cannot be read, so it cannot be verified",
+            state="Nothing was changed.",
+            advice=f"move it out of releases/ (mv releases/{wrong.name} /tmp/) and install it anew: updater fetch {name}",
+        )
     raise UsageError(
         f"{name} is not installed (installed: {names})",
         state="Nothing was changed.",
