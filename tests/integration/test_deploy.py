@@ -184,6 +184,63 @@ def test_a_restart_tells_whether_the_release_answers(site: Site) -> None:
     site.runs("v1.0.0")
 
 
+@pytest.mark.parametrize(
+    "command", [["start"], ["restart"], ["stop"], ["force-stop", "--yes"], ["deploy", "v1.1.0"]]
+)
+def test_a_lost_pid_file_never_makes_a_second_process(site: Site, command: list[str]) -> None:
+    """Two bots that trade on one account: the pid file is gone, or names somebody else, the first process lives."""
+    site.deployed("v1.0.0")
+    site.publish("v1.1.0")
+    pid = site.status()["processes"][0]["pid"]
+    bystander = subprocess.Popen(["sleep", "600"])
+    try:
+        text = site.layout.pid_file("web").read_text()
+        if command[0] == "start":
+            site.layout.pid_file("web").unlink()
+        else:
+            site.layout.pid_file("web").write_text(text.replace(f"pid={pid}\n", f"pid={bystander.pid}\n"))
+        seen = site.status()
+        assert seen["processes"][0]["pid"] == pid and "pid file is lost" in seen["advice"][0]
+        done = site.updater(*command)
+        assert done.code == 0, done.text
+        living = [it.pid for it in site.processes() if "serve.py" in it.cmdline()]
+        if command[0] in ("stop", "force-stop"):
+            assert living == []
+        else:
+            assert len(living) == 1 and (living == [pid]) == (command == ["start"])
+            site.runs("v1.1.0" if command[0] == "deploy" else "v1.0.0")
+        assert bystander.poll() is None
+    finally:
+        bystander.kill()
+        bystander.wait()
+
+
+def test_a_damaged_release_and_a_damaged_history_are_told(site: Site) -> None:
+    site.deployed("v1.0.0", "v1.1.0")
+    (site.layout.release("v1.0.0") / ".release" / "release.json").write_text("[]")
+    site.layout.history.write_text("[\nrubbish\n]\n")
+    assert "damaged" in site.updater("releases").out
+    assert "1 damaged record" in site.updater("history").err
+    done = site.updater("activate", "v1.0.0")
+    assert done.code == 2 and "cannot be read" in done.text, done.text
+    site.runs("v1.1.0")
+
+
+@pytest.mark.parametrize(
+    "place", [".updater/run/web.pid", ".updater/lock.owner", ".updater/marks/v1.0.0.good"]
+)
+def test_a_record_that_is_a_link_or_a_pipe_does_not_hang(site: Site, place: str) -> None:
+    site.deployed("v1.0.0")
+    record = site.root / place
+    for make in (lambda: record.symlink_to("/dev/zero"), lambda: os.mkfifo(record)):
+        record.unlink(missing_ok=True)
+        make()
+        assert site.updater("status", timeout=20).code == 0
+    record.unlink()
+    site.deployed("v1.1.0")
+    site.runs("v1.1.0")
+
+
 @pytest.mark.parametrize("kind", ["directory", "file", "dangling", "absolute", "foreign"])
 def test_what_stands_at_current_is_looked_at_first(site: Site, kind: str, tmp_path: Path) -> None:
     """F23, F24."""

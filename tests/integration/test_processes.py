@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -40,7 +41,7 @@ def layout(tmp_path: Path) -> Iterator[Layout]:
     made.run.mkdir(parents=True)
     made.logs.mkdir(parents=True)
     yield made
-    control.force_stop(made)
+    control.force_stop(made, Config(made.config))
     left = [it for it in psutil.process_iter() if _belongs(it, tmp_path)]
     for process in left:
         process.kill()
@@ -62,6 +63,11 @@ def config(
         (layout.release(version) / "app.py").write_text(code)
     process = ProcessConfig("app", command or ("python", "app.py"), stop_timeout=1, **about)  # type: ignore[arg-type]
     return Config(layout.config, processes={"app": process}, health=HealthConfig(2, 0.05, 2, 0.5))
+
+
+def _patient(settings: Config) -> Config:
+    """For processes that die: longer alive than any machine needs to get there is no health."""
+    return replace(settings, health=HealthConfig(successes=10**6, interval=0.05, timeout=60))
 
 
 def test_a_process_is_started_recorded_proved_and_stopped(layout: Layout) -> None:
@@ -111,7 +117,7 @@ def test_a_recycled_pid_is_never_signalled(layout: Layout) -> None:
             as_lines({"pid": bystander.pid, "start": "1", "boot": mine.boot, "release": "v1"})
         )
         settings = config(layout, code=SLEEP)
-        assert control.stop(layout, settings, ["app"]) == [] and control.force_stop(layout) == []
+        assert control.stop(layout, settings, ["app"]) == [] and control.force_stop(layout, settings) == []
         assert bystander.poll() is None
         for rubbish in ("", "pid=abc\n", "pid=1\nstart=1\nboot=x\n", "\0\0", "pid=-1\nstart=1\nboot=x\n"):
             layout.pid_file("app").write_text(rubbish)
@@ -190,7 +196,7 @@ def test_a_starter_that_is_killed_leaves_no_unknown_process(layout: Layout) -> N
 def test_a_process_that_dies_at_once_leaves_its_reason(
     layout: Layout, command: tuple[str, ...], code: str, says: str
 ) -> None:
-    settings = config(layout, *command, code=f"print('last words', flush=True)\n{code}")
+    settings = _patient(config(layout, *command, code=f"print('last words', flush=True)\n{code}"))
     with pytest.raises((ProcessFailed, HealthFailed), match=says) as raised:
         control.start(layout, settings, "v1")
         health.wait_healthy(layout, settings, "v1", ["app"])
@@ -198,7 +204,7 @@ def test_a_process_that_dies_at_once_leaves_its_reason(
 
 
 def test_only_the_lines_since_the_last_start_are_evidence(layout: Layout) -> None:
-    settings = config(layout, code="print('old', flush=True)\nraise SystemExit(1)")
+    settings = _patient(config(layout, code="print('old', flush=True)\nraise SystemExit(1)"))
     for text in ("old", "new"):
         config(layout, code=f"print({text!r}, flush=True)\nraise SystemExit(1)")
         with pytest.raises((ProcessFailed, HealthFailed)) as raised:

@@ -72,6 +72,10 @@ def begin(
     """Write the first line: what is asked, and the world before."""
     from updater.processes import control
 
+    for found in control.adopt(layout, config.processes.values()):
+        records.log(
+            layout, f"{found.name} (pid {found.identity.pid}) ran without its pid file; it has it again"
+        )
     before = {
         "at": records.stamp(),
         "in_service": service.in_service(layout).version,

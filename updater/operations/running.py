@@ -57,6 +57,7 @@ def start(root: Root, names: Sequence[str] = (), *, wait: bool = True) -> list[J
 def stop(root: Root, names: Sequence[str] = ()) -> list[str]:
     """Stop processes; politely, then firmly. Returns what was stopped."""
     with root.changing("stop"):
+        control.adopt(root.layout, root.config.processes.values())
         return control.stop(root.layout, root.config, _names(root, names))
 
 
@@ -64,6 +65,7 @@ def restart(root: Root, names: Sequence[str] = (), *, wait: bool = True) -> list
     """Stop processes and start those of the release in service; ``wait`` and errors as for :func:`start`."""
     with root.changing("restart"):
         version = _version(root)
+        control.adopt(root.layout, root.config.processes.values())
         chosen = _names(root, names)
         control.stop(root.layout, root.config, chosen)
         wanted = [name for name in chosen if name in root.config.processes]
@@ -85,7 +87,7 @@ def _started(root: Root, version: str, names: Sequence[str], wait: bool) -> list
 
 def force_stop(root: Root) -> list[str]:
     """Kill every managed process at once. It waits for no lock: it is for when nothing else helps."""
-    return control.force_stop(root.layout)
+    return control.force_stop(root.layout, root.config)
 
 
 def status(root: Root, names: Sequence[str] = ()) -> list[Json]:

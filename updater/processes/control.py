@@ -11,12 +11,13 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from updater import durable
 from updater.config import Config, ProcessConfig
 from updater.errors import ProcessFailed, UsageError
 from updater.layout import Layout
 from updater.processes import launcher, state
 from updater.processes.state import Running
-from updater.subprocesses import Identity
+from updater.subprocesses import Identity, as_lines
 
 START_TIMEOUT = 30.0
 """Seconds within which a launcher must have become the process."""
@@ -33,6 +34,17 @@ def names_running(layout: Layout, config: Config) -> list[str]:
     living = [one.name for one in state.running(layout)]
     order = [name for name in config.processes if name in living]
     return order + [name for name in living if name not in config.processes]
+
+
+def adopt(layout: Layout, processes: Iterable[ProcessConfig]) -> list[Running]:
+    """Give processes that live without a pid file theirs back. Returns those."""
+    found = state.strays(layout, processes)
+    for stray in found:
+        fields = {
+            **stray.identity.as_fields(), "process": stray.name, "release": stray.release, "since": stray.since,
+        }  # fmt: skip
+        durable.write(layout.pid_file(stray.name), as_lines(fields))
+    return found
 
 
 def start(
@@ -63,7 +75,7 @@ def start(
 
 
 def _start_one(layout: Layout, process: ProcessConfig, version: str) -> Running:
-    living = state.find(layout, process.name)
+    living = state.find(layout, process.name) or next(iter(adopt(layout, [process])), None)
     if living is not None:
         if living.release == version:
             return living
@@ -193,8 +205,9 @@ def stop_release(layout: Layout, config: Config, version: str) -> list[str]:
     return stop(layout, config, [one.name for one in state.running(layout) if one.release == version])
 
 
-def force_stop(layout: Layout) -> list[str]:
+def force_stop(layout: Layout, config: Config) -> list[str]:
     """Kill every managed process at once, without asking it. Returns their names."""
+    adopt(layout, config.processes.values())
     trees = [_gather(found) for found in state.running(layout)]
     for tree in trees:
         for member in tree.members:

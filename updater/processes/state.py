@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from updater.config import ProcessConfig
 from updater.layout import Layout
 from updater.records import moment
 from updater.subprocesses import Identity, read_fields
@@ -23,6 +25,11 @@ class Running(NamedTuple):
     identity: Identity
     release: str
     since: str
+
+    def as_status(self) -> Status:
+        began = moment(self.since)
+        uptime = max(0.0, (datetime.now(UTC) - began).total_seconds()) if began else None
+        return Status(self.name, "running", self.identity.pid, self.release, self.since, uptime)
 
 
 class Status(NamedTuple):
@@ -56,6 +63,43 @@ def running(layout: Layout) -> list[Running]:
     return [found for name in _recorded(layout) if (found := find(layout, name))]
 
 
+def strays(layout: Layout, processes: Iterable[ProcessConfig]) -> list[Running]:
+    """Configured processes that live although their pid file does not lead to them: somebody removed it.
+
+    A second trading bot beside the first costs money, so they are looked for before any start. A launcher leaves in its
+    process's environment whose it is; what such a process starts inherits that, so its command line must fit as well.
+    """
+    lost = [process for process in processes if find(layout, process.name) is None]
+    if not lost:
+        return []
+    import psutil
+
+    found = []
+    for pid in psutil.pids():
+        with contextlib.suppress(psutil.Error, OSError):
+            candidate = psutil.Process(pid)
+            env = candidate.environ()
+            process = next((it for it in lost if it.name == env.get("UPDATER_PROCESS")), None)
+            if process is None or not _is_one_of(layout, candidate, env, process):
+                continue
+            if identity := Identity.of(pid):
+                since = datetime.fromtimestamp(candidate.create_time(), UTC).isoformat(timespec="seconds")
+                found.append(Running(process.name, identity, env["UPDATER_RELEASE"], since))
+                lost.remove(process)
+    return found
+
+
+def _is_one_of(layout: Layout, candidate: Any, env: Mapping[str, str], process: ProcessConfig) -> bool:
+    version = env.get("UPDATER_RELEASE", "")
+    if not version or os.path.realpath(env.get("UPDATER_ROOT", "")) != os.path.realpath(layout.root):
+        return False
+    arguments, rest = candidate.cmdline(), list(process.command[1:])
+    inside = f"{os.sep}releases{os.sep}{version}{os.sep}"
+    return arguments[len(arguments) - len(rest) :] == rest and (
+        any(inside in word for word in arguments) or inside in candidate.cwd() + os.sep
+    )
+
+
 def _recorded(layout: Layout) -> Iterator[str]:
     with contextlib.suppress(FileNotFoundError):
         for path in sorted(layout.run.iterdir()):
@@ -77,9 +121,7 @@ def _status(layout: Layout, name: str) -> Status:
         return Status(
             name, "died" if fields else "stopped", release=fields.get("release"), since=fields.get("since")
         )
-    since = moment(found.since)
-    uptime = max(0.0, (datetime.now(UTC) - since).total_seconds()) if since else None
-    return Status(name, "running", found.identity.pid, found.release, found.since, uptime)
+    return found.as_status()
 
 
 def last_lines(layout: Layout, name: str, count: int = 12) -> list[str]:
