@@ -5,8 +5,11 @@ Memory stays bounded however much a small input expands to: each step yields at 
 
 from __future__ import annotations
 
+import contextlib
+import queue
+import threading
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, Protocol
 
 from updater.errors import VerificationFailed
@@ -44,6 +47,39 @@ def decompressed(read: Callable[[int], bytes]) -> Iterator[bytes]:
     if head.startswith(b"BZh"):
         return _members(chunks, _new_bzip2, "bzip2")
     return chunks
+
+
+def ahead(pieces: Iterator[bytes]) -> Generator[bytes, None, None]:
+    """The same pieces, made in a thread a few ahead: inflating and hashing release the interpreter's lock."""
+    line: queue.Queue[bytes | BaseException | None] = queue.Queue(maxsize=3)
+    stop = threading.Event()
+
+    def put(item: bytes | BaseException | None) -> bool:
+        while not stop.is_set():
+            with contextlib.suppress(queue.Full):
+                line.put(item, timeout=0.1)
+                return True
+        return False
+
+    def produce() -> None:
+        try:
+            for piece in pieces:
+                if not put(piece):
+                    return
+            put(None)
+        except BaseException as failure:
+            put(failure)
+
+    thread = threading.Thread(target=produce, name="decompress", daemon=True)
+    thread.start()
+    try:
+        while (item := line.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stop.set()
+        thread.join(timeout=60)
 
 
 def _chunks(head: bytes, read: Callable[[int], bytes]) -> Iterator[bytes]:

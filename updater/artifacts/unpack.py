@@ -13,15 +13,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import queue
 import stat
-import threading
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from updater.artifacts import names
-from updater.artifacts.decompress import Reader, decompressed
+from updater.artifacts.decompress import Reader, ahead, decompressed
 from updater.artifacts.hands import Hands
 from updater.artifacts.manifest import Entry, Manifest, decode, encode, git_tree
 from updater.artifacts.tarstream import BLOCK, Member, TarStream
@@ -96,7 +94,7 @@ def unpack(
         # The writer forks, so it comes before the thread that inflates.
         with (
             _Writer(into, limits or Limits(), donors, received) as writer,
-            contextlib.closing(_ahead(received)) as chunks,
+            contextlib.closing(ahead(decompressed(received.read))) as chunks,
         ):
             stream = TarStream(chunks)
             for member in stream.members():
@@ -127,39 +125,6 @@ class _Received:
         if self._on_bytes:
             self._on_bytes(self.count)
         return chunk
-
-
-def _ahead(received: _Received) -> Generator[bytes, None, None]:
-    """The decompressed bytes, made in a thread: inflating and hashing release the interpreter's lock."""
-    line: queue.Queue[bytes | BaseException | None] = queue.Queue(maxsize=3)
-    stop = threading.Event()
-
-    def put(item: bytes | BaseException | None) -> bool:
-        while not stop.is_set():
-            with contextlib.suppress(queue.Full):
-                line.put(item, timeout=0.1)
-                return True
-        return False
-
-    def produce() -> None:
-        try:
-            for piece in decompressed(received.read):
-                if not put(piece):
-                    return
-            put(None)
-        except BaseException as failure:
-            put(failure)
-
-    thread = threading.Thread(target=produce, name="decompress", daemon=True)
-    thread.start()
-    try:
-        while (item := line.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        stop.set()
-        thread.join(timeout=60)
 
 
 @dataclass
