@@ -55,9 +55,15 @@ def flush_directory(directory: Path) -> None:
         os.close(fd)
 
 
+def encodable(text: str) -> str:
+    """Text that can be written: a lone surrogate (a byte of the command line that was no UTF-8, a broken escape in an
+    answer) becomes its escape, which JSON reads back."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def write(path: Path, content: bytes | str, *, mode: int = 0o644) -> None:
     """Replace the file at ``path`` by ``content``, atomically and durably. The directory must exist."""
-    payload = content.encode() if isinstance(content, str) else content
+    payload = encodable(content).encode() if isinstance(content, str) else content
     beside = path.with_name(temporary_name(path.name))
     fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
     try:
@@ -95,7 +101,7 @@ def write_quick(path: Path, content: str) -> None:
     """Replace a file atomically but without flushing: for what may be lost in a power cut (progress, caches)."""
     beside = path.with_name(temporary_name(path.name))
     try:
-        beside.write_text(content, encoding="utf-8")
+        beside.write_text(encodable(content), encoding="utf-8")
         os.replace(beside, path)
     except BaseException:
         with contextlib.suppress(OSError):

@@ -73,7 +73,9 @@ def parse_history(text: str) -> tuple[list[Json], list[str]]:
 
 def format_history(records: list[Json]) -> str:
     """The text of a history file: a JSON array, one record on each line."""
-    lines = ",\n".join(json.dumps(record, ensure_ascii=False, sort_keys=True) for record in records)
+    lines = ",\n".join(
+        durable.encodable(json.dumps(record, ensure_ascii=False, sort_keys=True)) for record in records
+    )
     return f"[\n{lines}\n]\n" if records else "[\n]\n"
 
 
@@ -122,5 +124,5 @@ def log(layout: Layout, text: str, *, error: bool = False) -> None:
         with contextlib.suppress(OSError):
             if path.exists() and path.stat().st_size > LOG_KEPT:
                 path.replace(path.with_name(f"{path.name}.1"))
-            with path.open("a", encoding="utf-8") as file:
+            with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(f"{stamp()} {'ERROR ' if error else ''}{text}\n")

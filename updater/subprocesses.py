@@ -119,7 +119,9 @@ def read_fields(path: Path) -> dict[str, str]:
 
 def as_lines(fields: Mapping[str, object]) -> str:
     """The text that :func:`read_fields` reads; values are kept to one line."""
-    return "".join(f"{key}={' '.join(str(value).split())}\n" for key, value in fields.items())
+    return durable.encodable(
+        "".join(f"{key}={' '.join(str(value).split())}\n" for key, value in fields.items())
+    )
 
 
 class Finished(NamedTuple):

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from updater.durable import encodable
 from updater.errors import UpdaterError
 
 
@@ -26,7 +27,7 @@ class Face:
     def emit(self, data: Any, text: Callable[[], None]) -> None:
         """Print the result: ``data`` as the one JSON document, or ``text()`` for people."""
         if self.json:
-            click.echo(json.dumps(data, indent=2, ensure_ascii=False, default=str))
+            click.echo(as_json(data))
         else:
             text()
 
@@ -43,9 +44,7 @@ class Face:
     def fail(self, error: UpdaterError, **data: Any) -> None:
         """Print an error: on standard error for people, as the one JSON document for machines."""
         if self.json:
-            click.echo(
-                json.dumps({**data, "error": error.as_json()}, indent=2, ensure_ascii=False, default=str)
-            )
+            click.echo(as_json({**data, "error": error.as_json()}))
             return
         first, *rest = error.as_text().splitlines()
         click.echo(click.style(safe(first), fg="red", bold=True), err=True)
@@ -53,7 +52,12 @@ class Face:
             click.echo(safe(line), err=True)
 
 
-_CONTROL = re.compile("(\x1b\\[[0-9;]*m)|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_CONTROL = re.compile("(\x1b\\[[0-9;]*m)|[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def as_json(data: Any) -> str:
+    """The one JSON document, printable whatever is in it."""
+    return encodable(json.dumps(data, indent=2, ensure_ascii=False, default=str))
 
 
 def safe(text: str) -> str:

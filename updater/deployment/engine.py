@@ -172,8 +172,8 @@ def quietly(tx: Transaction, what: str, act: Callable[[], None]) -> None:
     """Do something that the way back does not depend on: with a full disk there is no journal, but there is a way back."""
     try:
         act()
-    except OSError as failure:
-        tx.warn(f"{what}: {failure.strerror}")
+    except (OSError, ValueError) as failure:
+        tx.warn(f"{what}: {getattr(failure, 'strerror', None) or failure}")
 
 
 def free_ballast(tx: Transaction) -> None:
