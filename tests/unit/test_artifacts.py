@@ -86,6 +86,7 @@ HOSTILE: dict[str, Members] = {
     "a file below a file": [GOOD, member("app/serve.py/evil", b"x")],
     "a name of updater's": [GOOD, member("app/.venv/bin/python", b"x")],
     "a name of updater's in capitals": [GOOD, member("app/.Release/release.json", b"x")],
+    "a name of updater's, once case is folded": [GOOD, member("app/.relea\u017fe/release.json", b"x")],
     "a newline in a name": [GOOD, member("app/a\nb", b"x")],
     "a very long name": [GOOD, member("app/" + "n" * 300, b"x")],
     "a very deep path": [GOOD, member("app/" + "d/" * 100 + "f", b"x")],
@@ -197,6 +198,31 @@ def test_a_cut_archive_is_never_taken_for_whole(tmp_path: Path, compression: str
     for tenth in range(10):
         with pytest.raises(VerificationFailed):
             unpacked(raw[: len(raw) * tenth // 10], tmp_path / f"into{tenth}")
+
+
+@pytest.mark.parametrize("size", [0, 5, 700, 300_000])
+@pytest.mark.parametrize("checksum", [True, False], ids=["checksum", "bare"])
+def test_zstd_that_lacks_any_of_its_last_bytes_is_cut_off(tmp_path: Path, size: int, checksum: bool) -> None:
+    """F39: the tar is whole already when only a part of the checksum behind it is missing."""
+    engine = zstandard.ZstdCompressor(write_checksum=checksum, write_content_size=size != 700)
+    skippable = b"\x50\x2a\x4d\x18" + (3).to_bytes(4, "little") + b"abc"
+    archive = tar([GOOD, member("app/big", os.urandom(size))])
+    raw = engine.compress(archive[:1000]) + skippable + engine.compress(archive[1000:])
+    assert unpack(Slow(raw), tmp_path / "into").manifest.file_count == 2
+    for missing in range(1, 25):
+        with pytest.raises(VerificationFailed, match="cut off"):
+            unpacked(raw[:-missing], tmp_path / f"into{missing}")
+
+
+@pytest.mark.parametrize("compression", ["gzip", "zstd", "xz", "bzip2"])
+@pytest.mark.parametrize("trailing", [b"m", b"mo", b"more", b"more and more" * 20])
+def test_what_lies_behind_a_stream_is_called_by_its_name(
+    tmp_path: Path, compression: str, trailing: bytes
+) -> None:
+    raw = COMPRESSIONS[compression](tar([GOOD])) + trailing
+    with pytest.raises(VerificationFailed, match=r"does not belong|damaged") as raised:
+        unpacked(raw, tmp_path / "into")
+    assert "cut off" not in raised.value.message
 
 
 def test_a_disk_that_takes_no_more_is_an_error_and_leaves_no_process(tmp_path: Path) -> None:

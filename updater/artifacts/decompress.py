@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, Protocol
 
+from updater.artifacts.zstdframes import ZstdFrames
 from updater.errors import VerificationFailed
 
 READ = 256 * 1024
@@ -43,9 +44,9 @@ def decompressed(read: Callable[[int], bytes]) -> Iterator[bytes]:
     if head.startswith(b"\x28\xb5\x2f\xfd"):
         return _zstd(chunks)
     if head.startswith(b"\xfd7zXZ\x00"):
-        return _members(chunks, _new_xz, "xz")
+        return _members(chunks, _new_xz, "xz", b"\xfd7zXZ\x00")
     if head.startswith(b"BZh"):
-        return _members(chunks, _new_bzip2, "bzip2")
+        return _members(chunks, _new_bzip2, "bzip2", b"BZh")
     return chunks
 
 
@@ -96,6 +97,20 @@ def damaged(kind: str, failure: Exception | None = None) -> VerificationFailed:
     )
 
 
+def _demand_member(data: bytes, magic: bytes, kind: str) -> None:
+    """What follows a member must be another one (as far as it is here), or it does not belong there."""
+    if not data.startswith(magic[: len(data)]):
+        raise _foreign(kind, data)
+
+
+def _foreign(kind: str, data: bytes) -> VerificationFailed:
+    return VerificationFailed(
+        f"behind the end of the artifact's {kind} stream lies something that does not belong to it",
+        details=[f"it begins with {data[:8]!r}"],
+        advice="the published file itself is broken: ask the publisher.",
+    )
+
+
 def _gzip(chunks: Iterator[bytes]) -> Iterator[bytes]:
     """One or more gzip members (RFC 1952); zero bytes behind the last are padding, anything else is refused."""
     new, errors = _inflater()
@@ -108,6 +123,7 @@ def _gzip(chunks: Iterator[bytes]) -> Iterator[bytes]:
                 data = data.lstrip(b"\0")
                 if not data:
                     break
+                _demand_member(data, b"\x1f\x8b", "gzip")
                 engine, ended = new(), False
             try:
                 piece = engine.decompress(data, PIECE)
@@ -143,29 +159,37 @@ def _zlib_engine() -> Any:
 
 
 def _zstd(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """zstd frames (RFC 8878). The library does not tell a cut-off last frame from its end; the tar inside does."""
+    """zstd frames (RFC 8878), each to its very end: the library takes a cut-off one for whole."""
     import zstandard
 
     # A window of 128 MB is what `zstd --long` writes; more would be memory that a stranger chooses.
     engine = zstandard.ZstdDecompressor(max_window_size=2**27)
+    file = _File(chunks)
     try:
-        with engine.stream_reader(_File(chunks), read_size=READ, read_across_frames=True) as reader:  # type: ignore[arg-type]
+        with engine.stream_reader(file, read_size=READ, read_across_frames=True) as reader:  # type: ignore[arg-type]
             while piece := reader.read(PIECE):
                 yield piece
     except zstandard.ZstdError as failure:
-        raise damaged("zstd", failure) from failure
+        if file.frames.foreign is None:
+            raise damaged("zstd", failure) from failure
+    if file.frames.foreign is not None:
+        raise _foreign("zstd", file.frames.foreign)
+    if not file.frames.ended:
+        raise damaged("zstd")
 
 
 class _File:
-    """Chunks as a file."""
+    """Chunks as a file, and the frames in them."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks
         self._rest = b""
+        self.frames = ZstdFrames()
 
     def read(self, count: int) -> bytes:
         if not self._rest:
             self._rest = next(self._chunks, b"")
+            self.frames.feed(self._rest)
         piece, self._rest = self._rest[:count], self._rest[count:]
         return piece
 
@@ -193,7 +217,9 @@ def _new_bzip2() -> _Engine:
     return bz2.BZ2Decompressor()
 
 
-def _members(chunks: Iterator[bytes], new: Callable[[], _Engine], kind: str) -> Iterator[bytes]:
+def _members(
+    chunks: Iterator[bytes], new: Callable[[], _Engine], kind: str, magic: bytes
+) -> Iterator[bytes]:
     """xz and bzip2: one or more streams one behind the other."""
     import lzma
 
@@ -206,6 +232,7 @@ def _members(chunks: Iterator[bytes], new: Callable[[], _Engine], kind: str) -> 
                 engine, fresh = new(), True
                 if not data:
                     break
+                _demand_member(data, magic, kind)
             try:
                 piece = engine.decompress(data, PIECE)
             except (lzma.LZMAError, OSError, EOFError, ValueError) as failure:

@@ -288,7 +288,7 @@ class _Writer:
             path, it = self._found.popitem()
             entries.append(Entry(path[cut:] if cut else path, *it))
         for entry in entries:
-            if entry.path.partition("/")[0].lower() in names.RESERVED:
+            if names.folded(entry.path.partition("/")[0]) in names.RESERVED:
                 raise HostileArchive(f"a name that belongs to updater: {names.shown(entry.path)}")
         links = {entry.path: entry.target for entry in entries if entry.kind == "L"}
         names.check_links(links)
