@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from updater.errors import UsageError
@@ -15,7 +18,19 @@ if TYPE_CHECKING:
 
 MAX_NAME = 100
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+@-]*")
-_TAG = re.compile(r"(?:.*[/_@-])?v?(\d+(?:\.\d+)*.*)", re.IGNORECASE)
+_TAG = re.compile(r"(?:(?!v?[0-9])[^/_@-]+[/_@-]+)*v?([0-9].*)", re.IGNORECASE)
+"""Words in front, none of which looks like a version itself, then the version with all that follows it."""
+_BEGINNING = re.compile(
+    r"(?:[0-9]+!)?[0-9]+(?:\.[0-9]+)*"
+    r"(?:[._-]?(?:alpha|a|beta|b|preview|pre|c|rc)[._-]?[0-9]*)?"
+    r"(?:-[0-9]+|[._-]?(?:post|rev|r)[._-]?[0-9]*)?"
+    r"(?:[._-]?dev[._-]?[0-9]*)?(?![a-z0-9])",
+    re.IGNORECASE,
+)
+"""The part of a text that is a version by PEP 440, up to its first word that is not."""
+_WORDS = re.compile(r"[a-z0-9]+")
+_EARLY = frozenset("canary edge experimental next nightly snapshot unstable".split())
+"""Words that PEP 440 does not know and that nobody gives to a finished release."""
 
 
 def release_name(tag: str) -> str:
@@ -38,14 +53,29 @@ def release_name(tag: str) -> str:
 
 
 def version_of(tag: str) -> Version | None:
-    """The version that a tag names: ``v1.4.0``, ``1.4.0-rc.1``, ``tradebot-1.4.0``, ``release/1.4``; None if it names none."""
-    from packaging.version import InvalidVersion, Version
+    """The version that a tag names: ``v1.4.0``, ``1.4.0-rc.1``, ``tradebot-1.4.0``, ``release/1.4``; None if it names none.
 
-    for text in (tag.removeprefix("v"), *(match[1] for match in [_TAG.fullmatch(tag)] if match)):
-        try:
-            return Version(text)
-        except InvalidVersion:
-            continue
+    What follows a version and is none of PEP 440's words makes it a later one (``v1.4.0-hotfix-1`` is 1.4.0+hotfix.1), but
+    for words like ``nightly``.
+    """
+    match = _TAG.fullmatch(tag) if len(tag) <= MAX_NAME else None
+    beginning = _BEGINNING.match(match[1]) if match else None
+    if match is None or beginning is None:
+        return None
+    rest = _WORDS.findall(match[1][beginning.end() :].lower())
+    early = not _EARLY.isdisjoint(rest)
+    if not early and (whole := _version(match[1])):
+        return whole
+    found = _version(beginning[0])
+    before = ".dev0" if early and found and not found.is_prerelease else ""
+    return _version(f"{beginning[0]}{before}{'+' if rest else ''}{'.'.join(rest)}")
+
+
+def _version(text: str) -> Version | None:
+    from packaging.version import Version
+
+    with contextlib.suppress(ValueError):  # InvalidVersion is one
+        return Version(text)
     return None
 
 
@@ -58,11 +88,16 @@ def agrees(text: str, tag: str) -> bool:
 
 
 def order(published: Sequence[Published]) -> list[Published]:
-    """Oldest first: by version where all tags are versions, else by date of publication."""
-    versions = {it.tag: version_of(it.tag) for it in published}
-    if all(version is not None for version in versions.values()):
-        return sorted(published, key=lambda it: (versions[it.tag], _when(it)))
-    return sorted(published, key=_when)
+    """Oldest first. Tags that are versions are ordered by version; one that is none comes right after the highest version
+    that was published before it, and so never changes the order of the versions."""
+    known = {it.tag: version_of(it.tag) for it in published}
+    numbered = sorted((it for it in published if known[it.tag]), key=lambda it: (known[it.tag], _when(it)))
+    earliest = [*accumulate(map(_when, reversed(numbered)), min)][::-1]  # of each version and those above it
+    places = {it.tag: (place, 0.0) for place, it in enumerate(numbered)}
+    for it in published:
+        if known[it.tag] is None:
+            places[it.tag] = (bisect_right(earliest, _when(it)) - 0.5, _when(it))
+    return sorted(published, key=lambda it: places[it.tag])
 
 
 def _when(it: Published) -> float:
