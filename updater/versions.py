@@ -29,7 +29,7 @@ _BEGINNING = re.compile(
 )
 """The part of a text that is a version by PEP 440, up to its first word that is not."""
 _WORDS = re.compile(r"[a-z0-9]+")
-_EARLY = frozenset("canary edge experimental next nightly snapshot unstable".split())
+_EARLY = frozenset(["canary", "edge", "experimental", "next", "nightly", "snapshot", "unstable"])
 """Words that PEP 440 does not know and that nobody gives to a finished release."""
 
 
@@ -93,7 +93,7 @@ def order(published: Sequence[Published]) -> list[Published]:
     known = {it.tag: version_of(it.tag) for it in published}
     numbered = sorted((it for it in published if known[it.tag]), key=lambda it: (known[it.tag], _when(it)))
     earliest = [*accumulate(map(_when, reversed(numbered)), min)][::-1]  # of each version and those above it
-    places = {it.tag: (place, 0.0) for place, it in enumerate(numbered)}
+    places: dict[str, tuple[float, float]] = {it.tag: (place, 0.0) for place, it in enumerate(numbered)}
     for it in published:
         if known[it.tag] is None:
             places[it.tag] = (bisect_right(earliest, _when(it)) - 0.5, _when(it))

@@ -14,12 +14,13 @@ from functools import cached_property
 from pathlib import Path
 
 Tree = Mapping[str, tuple[bytes, str]]
-"""Path → (content or link target, Git mode: 100644, 100755 or 120000)."""
+"""Path → (content or link target, Git mode: 100644, 100755 or 120000); of a submodule (160000) the commit's id in hex."""
 
 
 @dataclass
 class Release:
-    """One release. ``assets``: name → content. ``tagged`` only: there is a tag, and no release was made of it."""
+    """One release. ``assets``: name → content. ``tagged_only``: there is a tag, and no release was made of it. ``archive``: the
+    source tarball, where it is not made from the tree."""
 
     tag: str
     tree: Tree
@@ -30,6 +31,7 @@ class Release:
     draft: bool = False
     tagged_only: bool = False
     assets: dict[str, bytes] = field(default_factory=dict)
+    archive: bytes | None = None
 
     @cached_property
     def tree_id(self) -> str:
@@ -44,6 +46,8 @@ class Release:
     def tarball(self, repository: str) -> bytes:
         """The source tarball as GitHub makes it: one directory ``owner-name-sha7`` at the top, the commit in a global pax
         header, modes 0664 and 0775."""
+        if self.archive is not None:
+            return self.archive
         top = f"{repository.replace('/', '-')}-{self.commit[:7]}"
         raw = io.BytesIO()
         stamp = int(self.published.timestamp())
@@ -57,13 +61,42 @@ class Release:
             for path, (content, mode) in sorted(self.tree.items()):
                 info = tarfile.TarInfo(f"{top}/{path}")
                 info.mtime, info.mode = stamp, 0o775 if mode == "100755" else 0o664
-                if mode == "120000":
+                if mode == "160000":
+                    info.type, info.mode = tarfile.DIRTYPE, 0o775
+                    archive.addfile(info)
+                elif mode == "120000":
                     info.type, info.linkname, info.mode = tarfile.SYMTYPE, content.decode(), 0o777
                     archive.addfile(info)
                 else:
                     info.size = len(content)
                     archive.addfile(info, io.BytesIO(content))
         return gzip.compress(raw.getvalue(), mtime=0)
+
+    def objects(self) -> list[dict[str, object]]:
+        """All that is in the tree, as "Get a tree" lists it recursively."""
+        found: list[dict[str, object]] = []
+        for path in _directories(self.tree):
+            inside = {
+                name.removeprefix(f"{path}/"): it
+                for name, it in self.tree.items()
+                if name.startswith(f"{path}/")
+            }
+            found.append({"path": path, "mode": "040000", "type": "tree", "sha": _tree_id(inside)})
+        for path, (content, mode) in self.tree.items():
+            if mode == "160000":
+                found.append({"path": path, "mode": mode, "type": "commit", "sha": content.decode()})
+            else:
+                sha = _blob_id(content).hex()
+                found.append({"path": path, "mode": mode, "type": "blob", "sha": sha, "size": len(content)})
+        return sorted(found, key=lambda it: str(it["path"]))
+
+    def blob(self, identifier: str) -> bytes | None:
+        """The content of a file by its Git blob id."""
+        return next((raw for raw, _ in self.tree.values() if _blob_id(raw).hex() == identifier), None)
+
+
+def _blob_id(content: bytes) -> bytes:
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).digest()
 
 
 def _directories(tree: Tree) -> set[str]:
@@ -83,24 +116,12 @@ def _tree_id(tree: Tree) -> str:
         if rest:
             below.setdefault(first, {})[rest] = (content, mode)
         else:
-            blob = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).digest()
+            blob = bytes.fromhex(content.decode()) if mode == "160000" else _blob_id(content)
             rows.append((first.encode(), f"{mode} {first}\0".encode() + blob))
     for name, inner in below.items():
         rows.append((f"{name}/".encode(), f"40000 {name}\0".encode() + bytes.fromhex(_tree_id(inner))))
     body = b"".join(row for _, row in sorted(rows))
     return hashlib.sha1(b"tree %d\0" % len(body) + body, usedforsecurity=False).hexdigest()
-
-
-def tree_of_directory(directory: Path) -> Tree:
-    """The files below a directory."""
-    tree: dict[str, tuple[bytes, str]] = {}
-    for path in sorted(directory.rglob("*")):
-        name = path.relative_to(directory).as_posix()
-        if path.is_symlink():
-            tree[name] = (str(path.readlink()).encode(), "120000")
-        elif path.is_file():
-            tree[name] = (path.read_bytes(), "100755" if path.stat().st_mode & 0o100 else "100644")
-    return tree
 
 
 def tree_of_archive(raw: bytes) -> Tree:

@@ -13,13 +13,14 @@ class Fault:
 
     - ``cut``: close the connection after ``value`` bytes of the body.
     - ``stall``: send ``value`` bytes of the body, then nothing more until the server stops.
-    - ``status``: answer with the status ``value`` instead.
+    - ``status``: answer with the status ``value`` instead, and the message ``text`` if given.
     - ``no-range``: ignore Range, send all of it; ``no-etag``: and without a validator.
     - ``extra``: send ``value`` bytes more than there are, without a length.
     - ``garbage``: answer 200 with something that is no JSON; ``wrong-type``: with JSON of another shape.
     - ``redirect``: redirect to ``text``.
-    - ``body``: send ``content`` instead.
-    - ``retry-after``: answer 429 with ``Retry-After: value``.
+    - ``body``: send ``content`` instead; ``json``: the same in the API.
+    - ``truncated``: list no more of a tree than ``value`` entries.
+    - ``retry-after``: answer 429 with ``Retry-After: value``, or ``text`` if given; ``maintenance``: the same with 503.
     """
 
     match: str

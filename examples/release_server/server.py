@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -19,6 +20,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from examples.release_server.content import Release
 from examples.release_server.faults import Fault
 
+API_FAULTS = ("status", "garbage", "wrong-type", "json", "redirect", "retry-after", "maintenance")
 DOCS = "https://docs.github.com/rest"
 
 
@@ -148,7 +150,7 @@ class _Api(_Handler):
     def do_GET(self) -> None:
         path = urlsplit(self.path).path
         owner = self.owner
-        if fault := owner.fault(self.path, "status", "garbage", "wrong-type", "redirect", "retry-after"):
+        if fault := owner.fault(self.path, *API_FAULTS):
             self._fail(fault)
             return
         if not self._authorised():
@@ -190,6 +192,10 @@ class _Api(_Handler):
             self._commit(self._by_ref(match[1]))
         elif match := re.fullmatch(r"/git/ref/tags/(.+)", path):
             self._ref(self._by_ref(match[1]))
+        elif match := re.fullmatch(r"/git/trees/([0-9a-f]{40})", path):
+            self._tree(match[1])
+        elif match := re.fullmatch(r"/git/blobs/([0-9a-f]{40})", path):
+            self._blob(match[1])
         elif match := re.fullmatch(r"/tarball/(.+)", path):
             self._tarball(self._by_ref(match[1]))
         else:
@@ -265,6 +271,29 @@ class _Api(_Handler):
         else:
             self._json({"ref": f"refs/tags/{found.tag}", "object": {"type": "commit", "sha": found.commit}})
 
+    def _tree(self, sha: str) -> None:
+        """Recursively, which is all that updater asks for; at most 100,000 entries, then it says ``truncated``."""
+        found = next((it for it in self.owner.releases if it.tree_id == sha), None)
+        if found is None or "recursive" not in parse_qs(urlsplit(self.path).query):
+            self._error(404, "Not Found", "/git/trees#get-a-tree")
+            return
+        fault = self.owner.fault(self.path, "truncated")
+        limit = fault.value if fault else 100_000
+        base = f"{self.owner.api_url}/repos/{self.owner.repository}/git"
+        listed = found.objects()
+        entries = [{**it, "url": f"{base}/{it['type']}s/{it['sha']}"} for it in listed[:limit]]
+        self._json(
+            {"sha": sha, "url": f"{base}/trees/{sha}", "tree": entries, "truncated": len(listed) > limit}
+        )
+
+    def _blob(self, sha: str) -> None:
+        content = next((raw for it in self.owner.releases if (raw := it.blob(sha)) is not None), None)
+        if content is None:
+            self._error(404, "Not Found", "/git/blobs#get-a-blob")
+            return
+        text = base64.encodebytes(content).decode()  # with the line ends that GitHub's answers have
+        self._json({"sha": sha, "size": len(content), "encoding": "base64", "content": text})
+
     def _tarball(self, found: Release | None) -> None:
         if found is None:
             self._error(404, "Not Found")
@@ -303,10 +332,13 @@ class _Api(_Handler):
 
     def _fail(self, fault: Fault) -> None:
         if fault.kind == "status":
-            self._error(fault.value, "Server Error" if fault.value >= 500 else "Forbidden")
-        elif fault.kind == "retry-after":
+            self._error(fault.value, fault.text or ("Server Error" if fault.value >= 500 else "Forbidden"))
+        elif fault.kind in ("retry-after", "maintenance"):
             body = json.dumps({"message": "You have exceeded a secondary rate limit."}).encode()
-            self.answer(429, body, {"Retry-After": str(fault.value), "Content-Type": "application/json"})
+            headers = {"Retry-After": fault.text or str(fault.value), "Content-Type": "application/json"}
+            self.answer(429 if fault.kind == "retry-after" else 503, body, headers)
+        elif fault.kind == "json":
+            self.answer(200, fault.content, {"Content-Type": "application/json"})
         elif fault.kind == "redirect":
             self.answer(302, b"", {"Location": fault.text or self.path})
         else:
@@ -334,7 +366,10 @@ class _Download(_Handler):
         if extra := owner.fault("download", "extra"):
             self.answer(200, content + bytes(extra.value), {**headers, "Connection": "close"})
             return
-        start = self._start(etag, len(content)) if no_range is None else None
+        start = self._start(etag) if no_range is None else None
+        if start is not None and start >= len(content):
+            self.answer(416, b"", {**headers, "Content-Range": f"bytes */{len(content)}"})
+            return
         status = 200 if start is None else 206
         if start is not None:
             headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
@@ -346,9 +381,9 @@ class _Download(_Handler):
         else:
             self.answer(status, body, headers)
 
-    def _start(self, etag: str, size: int) -> int | None:
+    def _start(self, etag: str) -> int | None:
         """Where to begin (RFC 9110, section 14.2); None: from the beginning, because it is not asked or not the same."""
         match = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-        if match is None or self.headers.get("If-Range") not in (None, etag) or int(match[1]) >= size:
+        if match is None or self.headers.get("If-Range") not in (None, etag):
             return None
         return int(match[1])

@@ -8,7 +8,7 @@ An artifact is hostile until proved otherwise: see :mod:`updater.artifacts.unpac
 """
 
 from updater.artifacts.decompress import Reader
-from updater.artifacts.manifest import Entry, Manifest
+from updater.artifacts.manifest import Entry, Manifest, blob_id, encode
 from updater.artifacts.unpack import Donor, Limits, Unpacked, unpack
 from updater.artifacts.verify import Difference, compare, hash_file
 
@@ -20,7 +20,9 @@ __all__ = [
     "Manifest",
     "Reader",
     "Unpacked",
+    "blob_id",
     "compare",
+    "encode",
     "hash_file",
     "unpack",
 ]

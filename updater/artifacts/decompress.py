@@ -217,9 +217,7 @@ def _new_bzip2() -> _Engine:
     return bz2.BZ2Decompressor()
 
 
-def _members(
-    chunks: Iterator[bytes], new: Callable[[], _Engine], kind: str, magic: bytes
-) -> Iterator[bytes]:
+def _members(chunks: Iterator[bytes], new: Callable[[], _Engine], kind: str, magic: bytes) -> Iterator[bytes]:
     """xz and bzip2: one or more streams one behind the other."""
     import lzma
 

@@ -54,6 +54,8 @@ def check(face: Face) -> None:
 
     def text() -> None:
         update = found["update"]
+        for line in found["warnings"]:
+            face.say(output.warning(line))
         if found["skipped"]:
             face.say(
                 output.warning(

@@ -90,6 +90,7 @@ def check(root: Root) -> Json:
         "update": None,
         "skipped": None,
         "source": source.describe(),
+        "warnings": source.warnings,
     }
     if newest and usable is not newest:
         found["skipped"] = {"tag": newest.tag, "reason": bad.get(versions.release_name(newest.tag), "")}

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from updater import versions
 from updater.config import SourceConfig
-from updater.errors import ReleaseNotFound, SourceFailed
-from updater.sources import Artifact, Published, PublishedAsset, checksums
+from updater.errors import ReleaseNotFound, SourceFailed, VerificationFailed
+from updater.sources import Artifact, Published, PublishedAsset, checksums, nameable
 
 ENDINGS = (".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".tar")
 
@@ -38,6 +38,7 @@ class DirectorySource:
     def __init__(self, config: SourceConfig) -> None:
         assert config.path is not None
         self._folder, self._pattern = config.path, config.asset
+        self.warnings: list[str] = []
 
     def describe(self) -> str:
         return str(self._folder)
@@ -53,7 +54,7 @@ class DirectorySource:
                     advice="remove one, or choose by [source] asset in updater.toml.",
                 )
             found[tag] = self._published(path, tag)
-        return list(found.values())
+        return nameable(found.values(), self.warnings)
 
     def _artifacts(self) -> list[Path]:
         try:
@@ -108,15 +109,24 @@ class DirectorySource:
         return Artifact(asset.name, asset.location, "file", asset.size, f"sha256:{digest}", checksum=listed)
 
     def _listed(self, path: Path) -> str | None:
-        """The sum that lies beside an artifact."""
+        """The sum that lies beside an artifact. A file for this artifact alone must hold one (F39)."""
         for name in (f"{path.name}.sha256", "SHA256SUMS", "sha256sums.txt"):
             beside = path.with_name(name)
-            if beside.is_file():
-                found = checksums.parse(
-                    beside.read_text("utf-8", "replace"), only=path.name if path.name in name else None
+            if not beside.exists():
+                continue
+            try:
+                found = checksums.find(
+                    beside.read_text("utf-8", "replace"), path.name, bare=path.name in name
                 )
-                if path.name in found:
-                    return found[path.name]
+            except OSError as failure:
+                raise SourceFailed(f"{beside} cannot be read: {failure.strerror}") from failure
+            if found is not None:
+                return found
+            if path.name in name:
+                raise VerificationFailed(
+                    f"{beside.name} holds no SHA-256 of {path.name}",
+                    advice=f"make it anew: sha256sum {path.name} > {beside.name}; or remove it.",
+                )
         return None
 
     def open(self, artifact: Artifact, *, offset: int = 0, validator: str | None = None) -> FileDownload:

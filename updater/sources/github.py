@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,8 +15,10 @@ from urllib.parse import quote
 from updater.config import SourceConfig
 from updater.errors import ReleaseNotFound, SourceFailed, VerificationFailed
 from updater.records import moment
-from updater.sources import Artifact, Published, PublishedAsset, checksums
-from updater.sources.http import Http, origin, reason, shown
+from updater.sources import Artifact, Published, PublishedAsset, checksums, nameable
+from updater.sources.answers import clean, number, origin, reason, shown
+from updater.sources.gittree import GitHubTree
+from updater.sources.http import Http
 from updater.sources.resuming import Interrupted
 
 PAGES = 50
@@ -29,6 +32,7 @@ class GitHubSource:
         self._config = config
         self._http = Http(config, cache)
         self._base = f"{config.api_url}/repos/{config.repository}"
+        self.warnings: list[str] = []
 
     def describe(self) -> str:
         host = re.sub(r"^https?://(api\.)?|/api/v3$", "", self._config.api_url)
@@ -36,14 +40,19 @@ class GitHubSource:
 
     def releases(self) -> list[Published]:
         found: list[Published] = []
+        odd: list[str] = []
         url: str | None = f"{self._base}/releases?per_page=100"
         for _ in range(PAGES):
             if url is None:
-                return found
+                return nameable(found, self.warnings, odd)
             body, headers = self._http.json(url)
             if not isinstance(body, list):
                 raise _nonsense(url)
-            found += [_published(it) for it in body]
+            for it in body:
+                try:
+                    found.append(_published(it))
+                except SourceFailed:
+                    odd.append("one without a tag")
             url = self._next(headers.get("Link", ""))
         raise SourceFailed(f"{self.describe()} has more than {PAGES * 100} releases")
 
@@ -60,9 +69,15 @@ class GitHubSource:
         quoted = quote(tag, safe="")
         try:
             body, _ = self._http.json(f"{self._base}/releases/tags/{quoted}")
-            return _published(body)
         except ReleaseNotFound as no_release:
             return self._tag_alone(tag, no_release)
+        found = _published(body)
+        if found.tag != tag:
+            raise SourceFailed(
+                f"asked for the release {tag}, {self.describe()} answered with {found.tag}; refused",
+                advice="try again; if it stays so, look at [source] api_url in updater.toml.",
+            )
+        return found
 
     def _tag_alone(self, tag: str, no_release: ReleaseNotFound) -> Published:
         """A tag that no release was made of: its source tarball is there all the same."""
@@ -108,10 +123,11 @@ class GitHubSource:
             commit, tree = self._commit(published.tag)
             # By the commit and not by the tag, so that the tarball and the tree are of the same moment.
             url = f"{self._base}/tarball/{commit}"
-            return Artifact(f"{published.tag}.tar.gz", url, "source", commit=commit, tree=tree)
+            files = GitHubTree(self._http, self._base, tree)
+            return Artifact(f"{published.tag}.tar.gz", url, "source", commit=commit, tree=tree, files=files)
         asset = self._one_asset(published, self._config.asset)
         checksum = self._checksum(published, asset) if self._config.checksums else None
-        return Artifact(asset.name, asset.location, "asset", asset.size, asset.digest, checksum)
+        return Artifact(asset.name, asset.location, "asset", asset.size, _digest(asset), checksum)
 
     def _one_asset(self, published: Published, pattern: str) -> PublishedAsset:
         fitting = [it for it in published.assets if fnmatch.fnmatchcase(it.name, pattern)]
@@ -128,13 +144,13 @@ class GitHubSource:
     def _checksum(self, published: Published, asset: PublishedAsset) -> str:
         """The sum of the asset in the published checksum file; it fails closed (F39)."""
         file = self._one_asset(published, str(self._config.checksums))
-        found = checksums.parse(self._http.text(file.location), only=asset.name)
-        if asset.name not in found:
+        found = checksums.find(self._http.text(file.location), asset.name)
+        if found is None:
             raise VerificationFailed(
                 f"{file.name} of release {published.tag} does not list {asset.name}",
                 advice="ask the publisher; without [source] checksums only the digest that GitHub gives is checked.",
             )
-        return found[asset.name]
+        return found
 
     def open(self, artifact: Artifact, *, offset: int = 0, validator: str | None = None) -> HttpDownload:
         headers = {"Accept": "application/octet-stream", "Accept-Encoding": "identity"}
@@ -155,7 +171,9 @@ class HttpDownload:
         etag = answer.headers.get("ETag", "")
         self.validator: str | None = etag if etag and not etag.startswith("W/") else None
         if answer.status_code == 206:
-            match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range", ""))
+            match = re.fullmatch(
+                r"bytes ([0-9]{1,18})-[0-9]+/([0-9]{1,18}|\*)", answer.headers.get("Content-Range", "")
+            )
             if match is None:
                 self.close()
                 raise SourceFailed(f"{self._name}: the server sent a part without saying which")
@@ -173,7 +191,7 @@ class HttpDownload:
                 else self._answer.raw.read(count)
             )
         except (HTTPError, OSError) as failure:
-            raise Interrupted(reason(failure)) from failure
+            raise Interrupted(reason(failure)) from None
         if self._left is not None:
             self._left -= len(chunk)
             if not chunk and self._left > 0:
@@ -185,19 +203,19 @@ class HttpDownload:
 
 
 def _length(answer: Any) -> int | None:
-    value = answer.headers.get("Content-Length", "")
-    return int(value) if value.isdigit() else None
+    return number(answer.headers.get("Content-Length", ""))
 
 
 def _published(body: Any) -> Published:
     """A release in an answer. Its every field is a stranger's."""
-    if not isinstance(body, dict) or not isinstance(body.get("tag_name"), str) or not body["tag_name"]:
+    tag = _text(body.get("tag_name")) if isinstance(body, dict) else ""
+    if not tag:
         raise SourceFailed("the API answered with something that is no release")
     assets = body.get("assets")
     return Published(
-        tag=body["tag_name"],
-        name=_text(body.get("name")) or body["tag_name"],
-        published_at=moment(body.get("published_at") or body.get("created_at")),
+        tag=tag,
+        name=_text(body.get("name")) or tag,
+        published_at=_moment(body),
         prerelease=body.get("prerelease") is True,
         draft=body.get("draft") is True,
         notes=_text(body.get("body"))[:100_000],
@@ -208,17 +226,32 @@ def _published(body: Any) -> Published:
 
 def _asset(body: dict[str, Any]) -> PublishedAsset:
     digest, size = body.get("digest"), body.get("size")
-    known = isinstance(digest, str) and re.fullmatch(r"sha256:[0-9a-f]{64}", digest)
     return PublishedAsset(
         name=_text(body.get("name")),
         location=_text(body.get("url")),
-        size=size if isinstance(size, int) and size >= 0 else None,
-        digest=str(digest) if known else None,
+        size=size if type(size) is int and 0 <= size < 2**63 else None,
+        digest=None if digest is None else clean(str(digest)),
     )
 
 
+def _digest(asset: PublishedAsset) -> str | None:
+    """The published digest. One that is there and not understood proves nothing, so it is no reason to go on (F39)."""
+    if asset.digest is None or re.fullmatch(r"sha256:[0-9a-fA-F]{64}", asset.digest):
+        return asset.digest and asset.digest.lower()
+    raise VerificationFailed(
+        f"the API gives a digest for {asset.name} that is none of SHA-256: {asset.digest[:80]!a}",
+        advice="ask the publisher to upload the file anew.",
+    )
+
+
+def _moment(body: dict[str, Any]) -> datetime | None:
+    """When it was published, if that is a time that clocks show."""
+    found = moment(body.get("published_at") or body.get("created_at"))
+    return found.astimezone(UTC) if found and 1970 < found.year < 9999 else None
+
+
 def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
+    return clean(value) if isinstance(value, str) else ""
 
 
 def _nonsense(url: str) -> SourceFailed:

@@ -12,18 +12,19 @@ import hashlib
 import json
 import os
 import random
+import re
 import time
 from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 from updater import durable, version
 from updater.config import SourceConfig
-from updater.errors import AccessDenied, RateLimited, ReleaseNotFound, SourceFailed
+from updater.errors import AccessDenied, ConfigError, RateLimited, ReleaseNotFound, SourceFailed
 from updater.records import read_json
-from updater.sources.resuming import Interrupted
+from updater.sources.answers import host, message, origin, quota_gone, reason, reset, retry_after, shown
+from updater.sources.resuming import ContentChanged, Interrupted
 
 if TYPE_CHECKING:
     import requests
@@ -43,12 +44,8 @@ class Http:
         self._config = config
         self._cache = cache / "http" if cache else None
         self._origin = origin(config.api_url)
-        self._token = os.environ.get(config.token_env) or None
+        self._token = _token(config.token_env)
         self._session: requests.Session | None = None
-
-    @property
-    def has_token(self) -> bool:
-        return self._token is not None
 
     def _requests(self) -> requests.Session:
         if self._session is None:
@@ -92,8 +89,10 @@ class Http:
         """An open answer to a GET: 200, 206 or 304. The caller closes it.
 
         Raises:
-            Interrupted: the network failed, several times; SourceFailed and its kinds: a refusal.
+            Interrupted: the network failed, several times; ContentChanged: there is no such range; SourceFailed and its
+                kinds: a refusal.
         """
+        self._may_follow(self._config.api_url, url)
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 answer = self._follow(url, headers)
@@ -105,18 +104,16 @@ class Http:
             if answer.status_code in (200, 206, 304):
                 return answer
             wait = retry_after(answer)
-            if answer.status_code >= 500 or (
-                wait is not None and wait <= SHORT_WAIT and not _quota_gone(answer)
-            ):
-                if attempt == ATTEMPTS:
-                    raise self._refused(answer, url)
-                answer.close()
-                if wait is not None and wait <= SHORT_WAIT:
-                    time.sleep(wait)
-                else:
-                    _back_off(attempt)
-                continue
-            raise self._refused(answer, url)
+            again = (
+                answer.status_code >= 500 if wait is None else wait <= SHORT_WAIT and not quota_gone(answer)
+            )
+            if not again or attempt == ATTEMPTS:
+                raise self._refused(answer, url)
+            answer.close()
+            if wait is not None:
+                time.sleep(wait)
+            else:
+                _back_off(attempt)
         raise AssertionError
 
     def _follow(self, url: str, headers: Mapping[str, str]) -> requests.Response:
@@ -124,19 +121,27 @@ class Http:
             answer = self._once(url, headers)
             if answer.status_code not in (301, 302, 303, 307, 308) or "Location" not in answer.headers:
                 return answer
-            target = urljoin(url, answer.headers["Location"])
+            location = answer.headers["Location"]
             answer.close()
+            try:
+                target = urljoin(url, location)
+            except ValueError:
+                raise _no_address(url) from None
             self._may_follow(url, target)
             url = target
         raise SourceFailed(f"{shown(url)}: more than {REDIRECTS} redirects")
 
     def _may_follow(self, url: str, target: str) -> None:
-        old, new = urlsplit(url), urlsplit(target)
-        if new.scheme not in ("http", "https") or (old.scheme == "https" and new.scheme != "https"):
+        """Whether an address that came from another may be asked. What begins with https stays so."""
+        old, new = origin(url), origin(target)
+        if new[0] not in ("http", "https") or not new[1]:
+            raise _no_address(url)
+        if old[0] == "https" and new[0] != "https":
             raise SourceFailed(f"{shown(url)} sends us on to {shown(target)}, which is not as safe; refused")
 
     def _once(self, url: str, headers: Mapping[str, str]) -> requests.Response:
         import requests
+        from urllib3.exceptions import HTTPError
 
         sent = dict(headers)
         if self._token and origin(url) == self._origin:
@@ -146,22 +151,29 @@ class Http:
                 url, headers=sent, stream=True, allow_redirects=False,
                 timeout=(self._config.connect_timeout, self._config.stall_timeout),
             )  # fmt: skip
-        except requests.RequestException as failure:
-            raise Interrupted(
-                f"{urlsplit(url).netloc} cannot be reached: {reason(failure)}",
+        except (requests.RequestException, HTTPError, ValueError) as failure:
+            # Without the library's own words, here and with -v: they hold whole URLs, keys and passwords included.
+            proxy = isinstance(failure, requests.exceptions.InvalidProxyURL)
+            if isinstance(failure, ValueError) and not proxy:
+                raise _no_address(url) from None
+            hopeless = (
+                any(it in str(failure) for it in ("CERTIFICATE_VERIFY", "WRONG_VERSION_NUMBER")) or proxy
+            )
+            raise (SourceFailed if hopeless else Interrupted)(
+                f"{host(url)} cannot be reached: {reason(failure)}",
                 advice="look at the network (and HTTPS_PROXY, if there is a proxy), then run the command again.",
-            ) from failure
+            ) from None
 
     def _refused(self, answer: requests.Response, url: str) -> SourceFailed:
         with answer:
-            said = _message(answer)
+            said = message(answer)
         status, where = answer.status_code, shown(url)
         name = self._config.token_env
         if status in (403, 429) and (
-            _quota_gone(answer) or retry_after(answer) is not None or "rate limit" in said.lower()
+            quota_gone(answer) or retry_after(answer) is not None or "rate limit" in said.lower()
         ):
             return RateLimited(
-                f"the request quota of {urlsplit(url).netloc} is used up; it is restored {_reset(answer)}",
+                f"the request quota of {host(url)} is used up; it is restored {reset(answer)}",
                 details=[said],
                 advice="wait until then"
                 + (
@@ -172,7 +184,7 @@ class Http:
             )
         if status == 401:
             return AccessDenied(
-                f"{urlsplit(url).netloc} does not accept the token in {name}",
+                f"{host(url)} does not accept the token in {name}",
                 details=[said],
                 advice="it may be mistyped, expired or revoked: make a new one and set it.",
             )
@@ -183,7 +195,10 @@ class Http:
         if status in (404, 422):  # 422: a ref that names no commit
             hint = "the token may not see it" if self._token else f"or it is private: then set {name}"
             return ReleaseNotFound(f"{where}: there is no such thing ({hint})", details=[said])
-        return SourceFailed(f"{where} answered {status}", details=[said], advice="try again in some minutes.")
+        if status == 416:  # what is here is not the beginning of what is there
+            return ContentChanged(f"{where} has no such part", details=[said])
+        again = "in some minutes" if retry_after(answer) is None else reset(answer)
+        return SourceFailed(f"{where} answered {status}", details=[said], advice=f"try again {again}.")
 
     def _place(self, url: str) -> Path | None:
         # Another token may see another answer, so it is part of the name (as a hash of the whole).
@@ -216,15 +231,28 @@ def _no_auth(request: Any) -> Any:
     return request
 
 
-def origin(url: str) -> tuple[str, str | None, int]:
-    """Scheme, host and port: what a token is good for."""
-    parts = urlsplit(url)
-    return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
+def _token(variable: str) -> str | None:
+    """The access token in an environment variable, without what a file or a paste leaves around it.
+
+    Raises:
+        ConfigError: it cannot be one; it is not shown.
+    """
+    text = os.environ.get(variable, "").strip()
+    if text and not re.fullmatch(r"[\x21-\x7e]+", text):
+        raise ConfigError(
+            f"the environment variable {variable} holds no access token",
+            details=["a token has no blanks and no characters but printable ASCII"],
+            state="Nothing was sent.",
+            advice=f"set {variable} anew, or unset it.",
+        )
+    return text or None
 
 
-def shown(url: str) -> str:
-    """A URL for people: without its query, which may hold a key."""
-    return urlsplit(url)._replace(query="", fragment="").geturl()
+def _no_address(url: str) -> SourceFailed:
+    return SourceFailed(
+        f"{shown(url)} is no address of the web, or sends us on to what is none; refused",
+        advice="look at [source] api_url in updater.toml, or ask whoever runs that host.",
+    )
 
 
 def _bounded(answer: requests.Response, url: str, limit: int = ANSWER) -> bytes:
@@ -237,65 +265,8 @@ def _bounded(answer: requests.Response, url: str, limit: int = ANSWER) -> bytes:
             if len(seen) > limit:
                 raise SourceFailed(f"{shown(url)} answered with more than {limit:,} bytes")
     except RequestException as failure:
-        raise Interrupted(f"{shown(url)}: {reason(failure)}") from failure
+        raise Interrupted(f"{shown(url)}: {reason(failure)}") from None
     return bytes(seen)
-
-
-def reason(failure: BaseException) -> str:
-    """Why a request failed, in people's words."""
-    text = str(failure)
-    for words, meaning in (
-        ("NameResolution", "its name cannot be resolved (no network, or no DNS)"),
-        ("getaddrinfo", "its name cannot be resolved (no network, or no DNS)"),
-        ("Connection refused", "the connection was refused"),
-        ("ProxyError", "the proxy does not let us through"),
-        ("CERTIFICATE_VERIFY", "its certificate cannot be verified"),
-        ("ConnectTimeout", "no connection within the time limit"),
-        ("Read timed out", "it stopped answering"),
-        ("RemoteDisconnected", "it closed the connection"),
-        ("IncompleteRead", "the connection broke off"),
-        ("Connection reset", "the connection was reset"),
-        ("unreachable", "the network is unreachable"),
-    ):
-        if words in text or words in type(failure).__name__:
-            return meaning
-    return text[:200] or type(failure).__name__
-
-
-def _message(answer: requests.Response) -> str:
-    """The explanation in an error's body, as GitHub documents it; on one line, bounded."""
-    with contextlib.suppress(Exception):
-        body = json.loads(answer.raw.read(64 * 1024, decode_content=True))
-        return " ".join(str(body.get("message", "")).split())[:300]
-    return f"status {answer.status_code}"
-
-
-def _quota_gone(answer: requests.Response) -> bool:
-    return answer.headers.get("x-ratelimit-remaining") == "0"
-
-
-def retry_after(answer: requests.Response) -> float | None:
-    """Seconds of ``Retry-After`` (RFC 9110, section 10.2.3: a number or a date); None without one."""
-    value = answer.headers.get("Retry-After")
-    if value is None:
-        return None
-    if value.isdigit():
-        return float(value)
-    from email.utils import parsedate_to_datetime
-
-    with contextlib.suppress(ValueError, TypeError):
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    return None
-
-
-def _reset(answer: requests.Response) -> str:
-    wait = retry_after(answer)
-    value = answer.headers.get("x-ratelimit-reset", "")
-    at = time.time() + wait if wait is not None else float(value) if value.isdigit() else None
-    if at is None:
-        return "later"
-    minutes = max(0, round((at - time.time()) / 60))
-    return f"at {datetime.fromtimestamp(at).astimezone():%H:%M:%S} (in {minutes} minutes)"
 
 
 def _back_off(attempt: int) -> None:

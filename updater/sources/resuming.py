@@ -42,15 +42,23 @@ class Resuming:
     """Reads an artifact to its end, whatever the network does in between."""
 
     def __init__(
-        self, source: Source, artifact: Artifact, *, offset: int, validator: str | None, max_size: int
+        self,
+        source: Source,
+        artifact: Artifact,
+        *,
+        offset: int,
+        validator: str | None,
+        total: int | None,
+        max_size: int,
     ) -> None:
         self._source, self._artifact, self._max_size = source, artifact, max_size
         self._at = offset
         self._failures = 0
         self.validator = validator
-        self.total: int | None = artifact.size
+        self.total: int | None = total if total is not None else artifact.size
         self._download: Download | None = None
-        self._connect()
+        if not self._whole:
+            self._connect()
 
     def __enter__(self) -> Resuming:
         return self
@@ -69,6 +77,8 @@ class Resuming:
         while True:
             try:
                 if self._download is None:
+                    if self._whole:
+                        return b""
                     self._connect()
                 assert self._download is not None
                 chunk = self._download.read(count)
@@ -79,6 +89,11 @@ class Resuming:
                 continue
             self._count(chunk)
             return chunk
+
+    @property
+    def _whole(self) -> bool:
+        """All of it is here. There is nothing to ask for then: a range behind the end is an error (RFC 9110, 15.5.17)."""
+        return 0 < self._at == self.total and self._at <= self._max_size
 
     def _count(self, chunk: bytes) -> None:
         self._at += len(chunk)
@@ -147,12 +162,19 @@ class Resuming:
 
 
 def resuming(
-    source: Source, artifact: Artifact, *, offset: int = 0, validator: str | None = None, max_size: int
+    source: Source,
+    artifact: Artifact,
+    *,
+    offset: int = 0,
+    validator: str | None = None,
+    total: int | None = None,
+    max_size: int,
 ) -> Resuming:
-    """Open an artifact for reading to its end. ``offset`` and ``validator``: what is here of it already.
+    """Open an artifact for reading to its end. ``offset``, ``validator`` and ``total`` (bytes of the whole, if known): what
+    is here of it already.
 
     Raises:
         ContentChanged: what is here belongs to another file.
         SourceFailed, TooLarge.
     """
-    return Resuming(source, artifact, offset=offset, validator=validator, max_size=max_size)
+    return Resuming(source, artifact, offset=offset, validator=validator, total=total, max_size=max_size)

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 from updater import artifacts, durable, sources
 from updater.deployment.phases.resolution import Resolved
 from updater.deployment.transaction import Transaction
+from updater.errors import VerificationFailed
 from updater.records import read_json
 from updater.releases import store, verification
 from updater.subprocesses import boot_id
@@ -30,9 +31,12 @@ def fetch(tx: Transaction, found: Resolved, staging: Path) -> artifacts.Unpacked
     """
     part, note = _places(tx, found)
     for attempt in (1, 2):
-        validator = _remembered(part, note, found)
+        validator, total = _remembered(part, note, found)
         try:
-            return _pass(tx, found, staging, part, note, validator)
+            return _pass(tx, found, staging, part, note, validator, total)
+        except VerificationFailed:
+            forget(tx, found)  # no archive: the next try must not begin with the same bytes
+            raise
         except sources.ContentChanged:
             durable.remove_tree(staging)
             forget(tx, found)
@@ -53,44 +57,61 @@ def forget(tx: Transaction, found: Resolved) -> None:
         path.unlink(missing_ok=True)
 
 
-def _remembered(part: Path, note: Path, found: Resolved) -> str | None:
-    """The validator of the bytes in the cache; None if there are none that may be taken up again."""
+def _remembered(part: Path, note: Path, found: Resolved) -> tuple[str | None, int | None]:
+    """The validator of the bytes in the cache, and how many the whole has, if that is known. ``(None, None)``: there are
+    none that may be taken up again."""
     known = read_json(note) or {}
+    total = known.get("total")
+    total = total if isinstance(total, int) else None
     usable = (
         known.get("boot") == boot_id()
         and known.get("location") == found.artifact.location
         and known.get("validator")
+        and part.is_file()
+        and (total is None or part.stat().st_size <= total)
     )
-    if not usable or not part.is_file():
+    if not usable:
         part.unlink(missing_ok=True)
         note.unlink(missing_ok=True)
-        return None
-    return str(known["validator"])
+        return None, None
+    return str(known["validator"]), total
 
 
 def _pass(
-    tx: Transaction, found: Resolved, staging: Path, part: Path, note: Path, validator: str | None
+    tx: Transaction,
+    found: Resolved,
+    staging: Path,
+    part: Path,
+    note: Path,
+    validator: str | None,
+    total: int | None,
 ) -> artifacts.Unpacked:
     durable.make_directory(tx.layout.cache)
     have = part.stat().st_size if validator else 0
     limit = tx.config.source.max_size
+
+    def remember(total: int | None) -> None:
+        if rest.validator:
+            known = {"location": found.artifact.location, "validator": rest.validator, "total": total}
+            durable.write_quick(note, json.dumps({**known, "boot": boot_id()}))
+
     with (
         part.open("r+b" if validator else "wb") as file,
         tx.cancel.interrupting(),
         sources.resuming(
-            found.port, found.artifact, offset=have, validator=validator, max_size=limit
+            found.port, found.artifact, offset=have, validator=validator, total=total, max_size=limit
         ) as rest,
     ):
-        if rest.validator:
-            known = {"location": found.artifact.location, "validator": rest.validator, "boot": boot_id()}
-            durable.write_quick(note, json.dumps(known))
-        total = rest.total or found.artifact.size
+        remember(rest.total)
+        expected = rest.total or found.artifact.size
         reader = _Both(file, have, rest, tee=bool(rest.validator))
-        return artifacts.unpack(
+        unpacked = artifacts.unpack(
             reader, staging,
             donors=_donors(tx), check=tx.cancel.check,
-            on_bytes=lambda done: tx.progress.tell(done=done, total=total),
+            on_bytes=lambda done: tx.progress.tell(done=done, total=expected),
         )  # fmt: skip
+    remember(unpacked.artifact_size)
+    return unpacked
 
 
 def _donors(tx: Transaction) -> list[Any]:

@@ -28,6 +28,8 @@ class Resolve(Phase):
         with tx.cancel.interrupting():
             found = resolution.resolve(tx.layout, tx.config, tx.request)
         tx.memory["resolved"] = found
+        for text in found.warnings:
+            tx.warn(text)
         return {
             "version": found.version,
             "tag": found.tag,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from updater import versions
@@ -14,7 +14,7 @@ from updater.preflight.checks import Plan
 from updater.releases import marks, service, store
 
 if TYPE_CHECKING:
-    from updater.sources import Published
+    from updater.sources import Published, Source
 
 
 @dataclass
@@ -30,6 +30,7 @@ class Resolved:
     artifact: Any = None
     published: Any = None
     port: Any = None
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def artifact_name(self) -> str:
@@ -83,10 +84,17 @@ def _published(layout: Layout, config: Config, request: Request, remember: bool)
     from updater import sources
 
     port = sources.open_source(config.source, cache=layout.cache if remember else None)
+    found = _chosen(layout, config, request, port)
+    found.warnings = port.warnings
+    return found
+
+
+def _chosen(layout: Layout, config: Config, request: Request, port: Source) -> Resolved:
     here = service.in_service(layout).version
     skipped = ""
     published: Published | None
     if request.wanted is not None:
+        versions.release_name(request.wanted)  # what can never be installed need not be asked for
         published = port.find(request.wanted)
     else:
         bad = {} if request.force else marks.read(layout).bad
@@ -98,6 +106,7 @@ def _published(layout: Layout, config: Config, request: Request, remember: bool)
         if newest is None:
             raise ReleaseNotFound(
                 f"{port.describe()} has no release in the channel {config.source.channel}",
+                details=port.warnings,
                 state=f"{here or 'nothing'} is in service, untouched.",
                 advice="publish one, or look at [source] channel in updater.toml.",
             )
@@ -167,11 +176,13 @@ def beside(version: str, content: str) -> str:
 
 
 def _same(release: store.Release, artifact: Any) -> bool:
-    """Whether an installed release came from this content, as far as the source tells before the download."""
+    """Whether an installed release came from this content, as far as the source tells before the download. One commit has
+    one content, also where ``.gitattributes`` makes an archive that is not its tree."""
     if artifact.digest:
         return bool(release.record.artifact.get("sha256") == artifact.digest.removeprefix("sha256:"))
     if artifact.tree:
-        return bool(release.record.tree == artifact.tree)
+        same = artifact.commit is not None and release.record.commit == artifact.commit
+        return bool(same or release.record.tree == artifact.tree)
     return False  # the source tells nothing: only the content itself can, after it was fetched
 
 
