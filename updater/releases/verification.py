@@ -11,7 +11,7 @@ from typing import Any
 from updater import artifacts, durable
 from updater.errors import DigestMismatch, ReleaseChanged
 from updater.layout import Layout, ReleaseFiles
-from updater.releases import shared, store
+from updater.releases import shared, store, treeproof
 from updater.releases.store import Release, ReleaseRecord
 
 Json = dict[str, Any]
@@ -25,6 +25,7 @@ def prove(unpacked: artifacts.Unpacked, artifact: Any) -> str:
 
     Raises:
         DigestMismatch: they differ, whichever of them was published.
+        SourceFailed: the source cannot be asked for what would explain it.
     """
     received, tree = f"sha256:{unpacked.artifact_sha256}", unpacked.manifest.tree_id
     proofs = []
@@ -38,13 +39,10 @@ def prove(unpacked: artifacts.Unpacked, artifact: Any) -> str:
         )
         proofs.append("listed in the published checksums")
     if artifact.tree is not None:
-        why = _why_tree_may_differ(unpacked.tree)
         if artifact.tree == tree:
             proofs.append(f"tree of commit {(artifact.commit or artifact.tree)[:12]}")
-        elif why is None:
-            _equal("the Git tree of its commit", artifact.tree, tree)
         else:
-            return "; ".join([*proofs, f"unproven tree: {why}"]) if proofs else f"unproven: {why}"
+            proofs.append(treeproof.explain(unpacked, artifact))
     nothing = (
         "no sum lies beside the file"
         if artifact.kind == "file"
@@ -60,19 +58,6 @@ def _equal(what: str, published: str, received: str) -> None:
             details=[f"published: {published}", f"received:  {received}"],
             advice="try again; if it stays so, the file was tampered with or published wrongly: ask the publisher.",
         )
-
-
-def _why_tree_may_differ(tree: Path) -> str | None:
-    """GitHub's tarball is not the tree where attributes change it, or where a submodule is left out."""
-    for path in tree.rglob(".gitattributes"):
-        if path.is_file() and not path.is_symlink():
-            text = path.read_bytes()
-            for word in (b"export-ignore", b"export-subst"):
-                if word in text:
-                    return f"{path.relative_to(tree)} uses {word.decode()}, so the archive is not the tree"
-    if (tree / ".gitmodules").is_file():
-        return "it has submodules, which an archive leaves out"
-    return None
 
 
 def seal(layout: Layout, release: Path, manifest: artifacts.Manifest, record: ReleaseRecord) -> None:
