@@ -40,9 +40,9 @@ class Owner(NamedTuple):
 
 @dataclass
 class Lock:
-    """A held lock. ``fd`` is what a child that changes things must inherit."""
+    """A held lock. ``fds`` are what a child that changes things must inherit."""
 
-    fd: int
+    fds: tuple[int, ...]
     layout: Layout
     operation: str
 
@@ -66,18 +66,19 @@ def hold(layout: Layout, operation: str, *, wait: float = 0.0) -> Iterator[Lock]
         LockHeld: somebody else holds it; the message says who.
         PreflightFailed: the lock file cannot be opened (read-only root, no permission).
     """
-    fd = _acquire(layout, wait)
+    fds = _acquire(layout, wait)
     try:
         try:
             for directory in own_directories(layout):
                 durable.make_directory(directory)
             _tell(layout, operation)
-            yield Lock(fd, layout, operation)
+            yield Lock(fds, layout, operation)
         finally:
             with contextlib.suppress(OSError):
                 layout.lock_owner.unlink(missing_ok=True)
     finally:
-        os.close(fd)  # releases it, unless a child that changes things still lives
+        for fd in fds:
+            os.close(fd)  # releases it, unless a child that changes things still lives
 
 
 def _open(path: Path) -> int:
@@ -92,21 +93,24 @@ def _open(path: Path) -> int:
         ) from failure
 
 
-def _acquire(layout: Layout, wait: float) -> int:
+def _acquire(layout: Layout, wait: float) -> tuple[int, ...]:
+    """The lock file, and the root's directory beside it: who removes ``.updater`` while somebody holds the lock must not
+    let a second one in by that."""
     deadline = time.monotonic() + wait
     evicted = False
     while True:
-        fd = _open(layout.lock)
-        if _lock(fd) and _still_there(fd, layout.lock):
-            return fd
-        os.close(fd)
+        fds = (_open(layout.lock), os.open(layout.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        if _lock(fds[0]) and _still_there(fds[0], layout.lock) and _lock_directory(fds[1]):
+            return fds
+        for fd in fds:
+            os.close(fd)
         holder = owner(layout)
         if holder is None and not evicted:
             # The owner is dead or has not told yet; a child of a dead one may keep the lock alive.
             evicted = end_orphan(layout)
             deadline += 2.0 if evicted else 0.0
         if time.monotonic() >= deadline:
-            raise _held(holder)
+            raise _held(layout, holder)
         time.sleep(0.02)
 
 
@@ -120,6 +124,14 @@ def _lock(fd: int) -> bool:
         raise
 
 
+def _lock_directory(fd: int) -> bool:
+    """Lock a directory; a filesystem that cannot do that (some networks' ones) does without."""
+    try:
+        return _lock(fd)
+    except OSError:
+        return True
+
+
 def _still_there(fd: int, path: Path) -> bool:
     """False if somebody removed ``.updater`` meanwhile: a lock on a file without a name excludes nobody."""
     with contextlib.suppress(FileNotFoundError):
@@ -127,19 +139,42 @@ def _still_there(fd: int, path: Path) -> bool:
     return False
 
 
-def _held(holder: Owner | None) -> LockHeld:
+def _held(layout: Layout, holder: Owner | None) -> LockHeld:
     who = holder.describe() if holder else "another process that has not said who it is"
+    details = [] if holder else strangers(layout)
     return LockHeld(
         f"another operation is at work on this root: {who}",
+        details=details,
         state="Nothing was changed.",
-        advice="wait for it, watch it with `updater progress --follow`, or end it with `updater cancel`.",
+        advice="wait for it, watch it with `updater progress --follow`, or end it with `updater cancel`."
+        if holder
+        else "wait for it, or see who it is (`fuser .updater/lock`) and end it.",
     )
 
 
+def strangers(layout: Layout) -> list[str]:
+    """Who holds the kernel's lock without having said so in the owner file, as far as the system tells (Linux)."""
+    with contextlib.suppress(OSError):
+        inode = layout.lock.stat().st_ino
+        lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()
+        fields = [line.split() for line in lines if "->" not in line]
+        pids = {it[4] for it in fields if it[1] == "FLOCK" and it[5].endswith(f":{inode}")}
+        return [f"pid {pid}: {_command(pid)}" for pid in sorted(pids)]
+    return []
+
+
+def _command(pid: str) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    return "unknown"
+
+
 def _tell(layout: Layout, operation: str) -> None:
+    """For people only: a full disk must not keep anybody from going back."""
     since = datetime.now(UTC).isoformat(timespec="seconds")
     fields = {**Identity.mine().as_fields(), "operation": operation, "since": since}
-    durable.write_quick(layout.lock_owner, as_lines(fields))
+    with contextlib.suppress(OSError):
+        durable.write_quick(layout.lock_owner, as_lines(fields))
 
 
 def child_record(layout: Layout) -> Path:

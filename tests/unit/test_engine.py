@@ -69,7 +69,7 @@ def transaction(root: Path) -> Transaction:
     layout.own.mkdir()
     book = Journal.create(layout, {"request": request.as_json(), "before": before})
     fd = -1
-    held = lock.Lock(fd, layout, "deploy")
+    held = lock.Lock((fd,), layout, "deploy")
     return Transaction(layout, Config(layout.config), held, book, Cancellation(), request, before)
 
 

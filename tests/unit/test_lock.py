@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,7 +28,7 @@ layout.run.mkdir(parents=True, exist_ok=True)
 with lock.hold(layout, "deploy v9") as held:
     print("held", flush=True)
     if sys.argv[2:] == ["child"]:
-        subprocesses.run(["sleep", "300"], keep_fds=[held.fd], record=lock.child_record(layout))
+        subprocesses.run(["sleep", "300"], keep_fds=held.fds, record=lock.child_record(layout))
     time.sleep(300)
 """
 
@@ -106,12 +108,26 @@ def test_waiting_for_a_lock_gets_it_when_it_is_free(layout: Layout) -> None:
         end(process)
 
 
-def test_a_lock_whose_directory_was_removed_excludes_nobody(layout: Layout) -> None:
+@pytest.mark.parametrize("removed", ["lock", "own"])
+def test_who_removes_the_lock_file_does_not_get_the_lock_by_that(layout: Layout, removed: str) -> None:
     with lock.hold(layout, "deploy"):
-        layout.lock.unlink()
-        with lock.hold(layout, "recover"):
-            owner = lock.owner(layout)
-            assert owner is not None and owner.operation == "recover"
+        shutil.rmtree(layout.own) if removed == "own" else layout.lock.unlink()
+        with pytest.raises(LockHeld), lock.hold(layout, "recover"):
+            pass
+    with lock.hold(layout, "recover"):
+        owner = lock.owner(layout)
+        assert owner is not None and owner.operation == "recover"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells who holds a lock")
+def test_a_stranger_that_holds_the_lock_is_named(layout: Layout) -> None:
+    layout.own.mkdir()
+    layout.lock.touch()
+    with layout.lock.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(LockHeld) as raised, lock.hold(layout, "deploy"):
+            pass
+    assert f"pid {os.getpid()}:" in raised.value.as_text()
 
 
 def test_a_root_that_cannot_be_written_says_so(tmp_path: Path) -> None:
@@ -123,6 +139,6 @@ def test_a_root_that_cannot_be_written_says_so(tmp_path: Path) -> None:
 
 def test_a_child_gets_neither_input_nor_our_descriptors_unless_it_must(layout: Layout) -> None:
     with lock.hold(layout, "deploy") as held:
-        text = f"test -e /dev/fd/{held.fd} && echo kept || echo closed; cat"
+        text = f"test -e /dev/fd/{held.fds[0]} && echo kept || echo closed; cat"
         assert run(["sh", "-c", text]).output == "closed\n"
-        assert run(["sh", "-c", text], keep_fds=[held.fd]).output == "kept\n"
+        assert run(["sh", "-c", text], keep_fds=held.fds).output == "kept\n"

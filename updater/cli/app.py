@@ -122,11 +122,21 @@ def run() -> None:
     """Run the command line and exit with the documented code (design page, section 6)."""
     gc.disable()  # a command is short: what it drops, its end collects
     code = _run(sys.argv[1:])
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(
-        code
-    )  # nothing is left to be done, and tearing the interpreter down takes as long as most commands
+    # Nothing is left to be done, and tearing the interpreter down takes as long as most commands.
+    os._exit(_flushed(code))
+
+
+def _flushed(code: int) -> int:
+    """Hand the last output on. A reader that has seen enough (``| head``) is no failure, a full disk is one."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except BrokenPipeError:
+            pass
+        except OSError:
+            code = code or UpdaterError.exit_code
+    return code
 
 
 def _run(argv: list[str]) -> int:
@@ -156,8 +166,17 @@ def _run(argv: list[str]) -> int:
             wrong.show()
         return UsageError.exit_code
     except BrokenPipeError:
-        sys.stderr.close()
         return 0
+    except OSError as failure:
+        from updater.deployment.engine import storage_error
+
+        explained = storage_error(failure)
+        if face.verbose:
+            import traceback
+
+            traceback.print_exc()
+        face.fail(explained)
+        return explained.exit_code
     except Exception as failure:
         return _unforeseen(face, failure)
 

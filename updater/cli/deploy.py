@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+from typing import Any
 
 import click
 
@@ -11,6 +12,7 @@ from updater.cli import follow, output
 from updater.cli.output import Face
 from updater.deployment.holder import holder
 from updater.deployment.transaction import Request
+from updater.errors import RollbackFailed
 from updater.operations import deploying, planning
 
 
@@ -126,13 +128,16 @@ def cancel(ctx: click.Context) -> None:
 
 
 @click.command()
-@click.pass_obj
-def recover(face: Face) -> None:
+@click.pass_context
+def recover(ctx: click.Context) -> None:
     """Bring an interrupted deployment to a safe end. Every command that changes something does so first."""
-    _tell(face, deploying.recover(operations.open_root(face.root)))
+    face: Face = ctx.obj
+    ctx.exit(_tell(face, deploying.recover(operations.open_root(face.root))))
 
 
-def _tell(face: Face, records: list[dict[str, object]]) -> None:
+def _tell(face: Face, records: list[dict[str, Any]]) -> int:
+    """Print what became of interrupted deployments. The exit code is 5 if one of them could not be undone."""
+
     def text() -> None:
         for record in records:
             face.say(follow.recovered_text(record))
@@ -140,16 +145,19 @@ def _tell(face: Face, records: list[dict[str, object]]) -> None:
             face.say("nothing to recover")
 
     face.emit({"recovered": records}, text)
+    failed = any(record["outcome"] == "rollback-failed" for record in records)
+    return RollbackFailed.exit_code if failed else 0
 
 
 @click.command()
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.pass_obj
-def unlock(face: Face, yes: bool) -> None:
+@click.pass_context
+def unlock(ctx: click.Context, yes: bool) -> None:
     """End whoever holds the lock, politely and then firmly, and recover."""
+    face: Face = ctx.obj
     root = operations.open_root(face.root)
     found = holder(root.layout)
     if found is not None:
         idle = f"no progress for {output.seconds(found.idle)}" + (", stale" if found.stale else "")
         output.confirm(f"End {found.owner.describe()} ({idle})?", yes=yes, face=face)
-    _tell(face, deploying.unlock(root))
+    ctx.exit(_tell(face, deploying.unlock(root)))

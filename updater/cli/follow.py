@@ -138,7 +138,8 @@ def _watch(face: Face, deployment: Deployment) -> Json:
                 asked = True
                 deployment.cancel()
                 click.echo(
-                    "cancelling; everything is being put back (Ctrl-C again to stop watching)", err=True
+                    "cancelling; what is not committed yet is put back (Ctrl-C again to stop watching)",
+                    err=True,
                 )
     finally:
         screen.close()

@@ -11,6 +11,27 @@ from types import FrameType
 from updater.errors import Cancelled
 
 
+@contextlib.contextmanager
+def deferred() -> Iterator[None]:
+    """Within it Ctrl-C and SIGTERM wait: a recovery that is broken off half-way would only have to begin again."""
+    came: list[int] = []
+    try:
+        before = {
+            number: signal.signal(number, lambda it, _frame: came.append(it))
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
+    except ValueError:  # not the main thread: it gets no signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for arrived in came:
+            signal.raise_signal(arrived)
+
+
 class Cancellation:
     """A request to stop. ``check`` is called often; ``interrupting`` marks code that may wait long in one call."""
 

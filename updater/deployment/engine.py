@@ -262,10 +262,9 @@ def close(tx: Transaction, record: Json) -> None:
 def outcome_record(notes: Run, result: str, error: UpdaterError | None, text: str | None) -> Json:
     """One record of the history: who, from, to, what it was, phases with seconds, outcome, reason."""
     tx = notes.tx
-    begun = records.moment(tx.before.get("at"))
-    seconds = notes.watch.seconds()
-    if tx.memory.get("recovered") and begun:
-        seconds = round((records.now() - begun).total_seconds(), 3)
+    seconds: float | None = notes.watch.seconds()
+    if tx.memory.get("recovered"):
+        seconds = tx.memory.get("seconds")
     return {
         "id": tx.journal.id,
         "kind": tx.request.kind,

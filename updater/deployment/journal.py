@@ -13,9 +13,11 @@ import contextlib
 import errno
 import json
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,9 @@ class Line:
     phase: str | None
     at: str
     data: Mapping[str, Any] = field(default_factory=dict)
+    mono: float | None = None
+    """Seconds of a clock that never jumps, comparable within the same ``boot``."""
+    boot: str = ""
 
 
 def encode(line: Json) -> bytes:
@@ -68,6 +73,8 @@ def decode(raw: bytes) -> Line | None:
             phase=None if found.get("phase") is None else str(found["phase"]),
             at=str(found["at"]),
             data=data if isinstance(data, dict) else {},
+            mono=float(found["mono"]) if isinstance(found.get("mono"), int | float) else None,
+            boot=str(found.get("boot", "")),
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
@@ -91,6 +98,13 @@ class Log:
     def begin(self) -> Mapping[str, Any]:
         """What was so before the deployment, and what it was asked to do; {} if even that line is lost."""
         return self.lines[0].data if self.lines and self.lines[0].kind == "begin" else {}
+
+    def seconds(self) -> float | None:
+        """Seconds since it began, whatever the wall clock did; None if that was before the machine's last start."""
+        first = self.lines[0] if self.lines else None
+        if first is None or first.mono is None or first.boot != boot_id():
+            return None
+        return round(max(0.0, time.monotonic() - first.mono), 3)
 
     @property
     def end(self) -> Mapping[str, Any] | None:
@@ -194,7 +208,7 @@ class Journal:
     def create(cls, layout: Layout, begin: Json) -> Journal:
         """Start a deployment: its first line is on the disk when this returns (F09)."""
         durable.make_directory(layout.journal / "closed")
-        identifier = f"{now():%Y%m%dT%H%M%S}-{os.urandom(3).hex()}"
+        identifier = f"{_next_stamp(layout)}-{os.urandom(3).hex()}"
         path = layout.journal / f"{identifier}{SUFFIX}"
         durable.write(path, encode(_line(0, "begin", None, begin)))
         return cls(layout, path, 1)
@@ -242,6 +256,22 @@ class Journal:
         for old in closed(self.layout)[:-CLOSED_KEPT]:
             with contextlib.suppress(OSError):
                 old.unlink()
+
+
+def _next_stamp(layout: Layout) -> str:
+    """The time, but never before that of an earlier deployment: a clock that goes back must not mix up their order."""
+    stamp = f"{now():%Y%m%dT%H%M%S}"
+    earlier = [*closed(layout), *unfinished(layout)]
+    latest = max((found[1] for path in earlier if (found := _STAMPED.match(path.name))), default="")
+    if stamp > latest:
+        return stamp
+    with contextlib.suppress(ValueError, OverflowError):
+        following = datetime.strptime(latest, "%Y%m%dT%H%M%S") + timedelta(seconds=1)
+        return f"{following:%Y%m%dT%H%M%S}"
+    return stamp
+
+
+_STAMPED = re.compile(r"(\d{8}T\d{6})-[0-9a-f]{6}\.jsonl")
 
 
 def _line(seq: int, kind: str, phase: str | None, data: Mapping[str, Any]) -> Json:

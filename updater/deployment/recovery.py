@@ -12,11 +12,13 @@ from pathlib import Path
 from updater import durable
 from updater.config import Config
 from updater.deployment import engine, journal, phases
+from updater.deployment.cancel import deferred
 from updater.deployment.journal import Journal, Log
 from updater.deployment.transaction import Transaction
 from updater.errors import DeploymentFailed, RollbackFailed, UpdaterError, from_json
 from updater.layout import Layout, ReleaseFiles
 from updater.lock import Lock
+from updater.processes import control
 from updater.releases import service, shared, store
 
 ATTEMPTS = 3
@@ -36,8 +38,9 @@ def recover(layout: Layout, config: Config, lock: Lock) -> list[engine.Outcome]:
     Raises:
         RollbackFailed: the way back failed; it is tried again by the next command, three times in all.
     """
-    outcomes = [_recover_one(layout, config, lock, path) for path in journal.unfinished(layout)]
-    sweep(layout)
+    with deferred():
+        outcomes = [_recover_one(layout, config, lock, path) for path in journal.unfinished(layout)]
+        sweep(layout)
     return outcomes
 
 
@@ -58,7 +61,7 @@ def _recover_one(layout: Layout, config: Config, lock: Lock, path: Path) -> engi
     book = Journal.reopen(layout, path)
     log = book.read()
     tx = Transaction.recovered(layout, config, lock, book, log)
-    tx.memory["recovered"] = True
+    tx.memory |= {"recovered": True, "seconds": log.seconds()}
     notes = engine.Run(tx)
     if log.incomplete:
         _fill_from_facts(tx, facts(layout))
@@ -140,6 +143,11 @@ def _hold(notes: engine.Run, log: Log) -> engine.Outcome:
     tx = notes.tx
     back = tx.origin or service.named_by(tx.layout, tx.layout.good)
     problems: list[UpdaterError] = []
+    if tx.target is not None and tx.target != back:
+        try:
+            control.stop_release(tx.layout, tx.config, tx.target)
+        except (UpdaterError, OSError) as failure:
+            problems.append(engine.as_error(tx, failure))
     if back and tx.layout.release(back).is_dir():
         try:
             service.put_in_service(tx.layout, back)

@@ -7,6 +7,7 @@ descriptor stays open until it ends, so that the starter can wait without pollin
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -38,12 +39,20 @@ def main(argv: list[str]) -> int:
     except UpdaterError as failure:
         _answer(fd, {"error": failure.as_json()})
         return failure.exit_code
+    except OSError as failure:
+        error = engine.storage_error(failure)
+        error.state = "Nothing was changed."
+        _answer(fd, {"error": error.as_json()})
+        return error.exit_code
+    _answer(fd, {"ended": outcome.record})
     return outcome.exit_code
 
 
 def _answer(fd: int, message: Json) -> None:
+    left = json.dumps(message).encode() + b"\n"
     try:
-        os.write(fd, json.dumps(message).encode() + b"\n")
+        while left:
+            left = left[os.write(fd, left) :]
     except BrokenPipeError:
         pass  # the starter is gone; the deployment goes on
 
@@ -83,7 +92,14 @@ def begin(
         "previous": service.named_by(layout, layout.previous),
         "running": control.names_running(layout, config),
     }
-    book = Journal.create(layout, {"request": request.as_json(), "before": before, "pid": os.getpid()})
+    first = {"request": request.as_json(), "before": before, "pid": os.getpid()}
+    try:
+        book = Journal.create(layout, first)
+    except OSError as failure:
+        if failure.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        layout.ballast.unlink(missing_ok=True)  # going back needs no space but for its records
+        book = Journal.create(layout, first)
     return Transaction(layout, config, held, book, cancel, request, before)
 
 

@@ -9,7 +9,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from updater import lock, records
 from updater.deployment import journal
 from updater.deployment.holder import holder
-from updater.errors import PreflightFailed, UpdaterError, UsageError, from_json
+from updater.errors import Cancelled, PreflightFailed, UpdaterError, UsageError, from_json
 from updater.layout import Layout
 from updater.operations import Root
 
@@ -29,6 +29,30 @@ POLL = 0.1
 """Seconds between two looks at the progress."""
 
 
+class _Answers:
+    """What the worker says, one JSON object a line, on a pipe that ends when it does."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self._seen = b""
+        self._over = False
+
+    def take(self, seconds: float | None = None) -> Json | None:
+        """The next answer; None if none came within ``seconds`` (None: wait), ``{}`` once the worker is gone."""
+        while b"\n" not in self._seen and not self._over:
+            if not select.select([self.fd], [], [], seconds)[0]:
+                return None
+            chunk = os.read(self.fd, 65536)
+            self._over = not chunk
+            self._seen += chunk
+        line, newline, rest = self._seen.partition(b"\n")
+        self._seen = rest if newline else b""
+        with contextlib.suppress(ValueError):
+            found = json.loads(line)
+            return found if isinstance(found, dict) else {}
+        return {}
+
+
 @dataclass
 class Deployment:
     """A deployment that was accepted: the lock is held and its first line is on the disk."""
@@ -38,7 +62,7 @@ class Deployment:
     pid: int
     recovered: list[Json]
     """Records of interrupted deployments that were brought to their end first."""
-    _done: int = field(repr=False)
+    _answers: _Answers = field(repr=False)
     _seen: int = field(repr=False, default=-1)
 
     def wait(
@@ -52,9 +76,9 @@ class Deployment:
         Raises:
             UpdaterError: the deployment's process died without an end; the next command recovers.
         """
-        ended = False
-        while not ended:
-            ended = self._ended()
+        answer: Json | None = None
+        while answer is None:
+            answer = self._answers.take(POLL)
             if on_event:
                 self._tell(on_event)
             if (
@@ -63,8 +87,8 @@ class Deployment:
                 and found.get("id") == self.id
             ):
                 on_progress(found)
-        record = end_of(self.layout, self.id)
-        if record is None:
+        record = answer.get("ended") or end_of(self.layout, self.id)
+        if not isinstance(record, dict):
             raise UpdaterError(
                 "the deployment's process died before it came to an end",
                 details=_last_words(self.layout),
@@ -78,10 +102,6 @@ class Deployment:
             self._seen = line.seq
             on_event(line)
 
-    def _ended(self) -> bool:
-        ready, _, _ = select.select([self._done], [], [], POLL)
-        return bool(ready) and os.read(self._done, 4096) == b""
-
     def cancel(self) -> None:
         """Ask it to stop and undo what it did. Returns at once; :meth:`wait` waits."""
         with contextlib.suppress(ProcessLookupError):
@@ -89,7 +109,7 @@ class Deployment:
 
     def close(self) -> None:
         """Stop watching; the deployment goes on."""
-        os.close(self._done)
+        os.close(self._answers.fd)
 
 
 def worker_log(layout: Layout) -> Path:
@@ -122,7 +142,7 @@ def launch(root: Root, request: Request) -> Deployment:
                     str(layout.root), str(writer), json.dumps(request.as_json()),
                 ],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True, pass_fds=(writer,), cwd=layout.root,
+                start_new_session=True, pass_fds=(writer,), cwd=layout.root, env=_own_environment(),
             )  # fmt: skip
     except OSError as failure:
         os.close(reader)
@@ -133,16 +153,19 @@ def launch(root: Root, request: Request) -> Deployment:
         ) from failure
     finally:
         os.close(writer)
-    answer = _first_line(reader)
+    answers = _Answers(reader)
+    answer, cancelled = _first(answers, child)
     if "accepted" in answer:
         _reaped_later(child)
         return Deployment(
-            layout, str(answer["accepted"]), child.pid, list(answer.get("recovered") or []), reader
+            layout, str(answer["accepted"]), child.pid, list(answer.get("recovered") or []), answers
         )
     os.close(reader)
     child.wait()
     if isinstance(answer.get("error"), dict):
         raise from_json(answer["error"])
+    if cancelled:
+        raise Cancelled("cancelled before it began", state="Nothing was changed.")
     raise UpdaterError(
         "the deployment's process died before it began",
         details=_last_words(layout),
@@ -150,24 +173,30 @@ def launch(root: Root, request: Request) -> Deployment:
     )
 
 
+def _own_environment() -> dict[str, str]:
+    """Ours, without what marks a process of the application: its dashboard may have started us, and stopping it must not
+    end the deployment (F08)."""
+    return {name: it for name, it in os.environ.items() if name not in ("UPDATER_PROCESS", "UPDATER_RELEASE")}
+
+
+def _first(answers: _Answers, child: Any) -> tuple[Json, bool]:
+    """The first answer, and whether Ctrl-C came before it: the worker is then asked to stop, and its word counts, not ours."""
+    cancelled = False
+    while True:
+        try:
+            return answers.take() or {}, cancelled
+        except KeyboardInterrupt:
+            if cancelled:
+                raise
+            cancelled = True
+            child.terminate()
+
+
 def _reaped_later(child: Any) -> None:
     """The worker outlives us or we outlive it; in the second case somebody must collect its exit status."""
     import threading
 
     threading.Thread(target=child.wait, daemon=True).start()
-
-
-def _first_line(reader: int) -> Mapping[str, Any]:
-    seen = b""
-    while b"\n" not in seen:
-        chunk = os.read(reader, 65536)
-        if not chunk:
-            break
-        seen += chunk
-    with contextlib.suppress(ValueError):
-        found = json.loads(seen.partition(b"\n")[0])
-        return found if isinstance(found, dict) else {}
-    return {}
 
 
 def end_of(layout: Layout, identifier: str) -> Json | None:
@@ -190,6 +219,12 @@ def cancel(root: Root, *, wait: float = 600.0) -> Json:
     holder, path = _running(root.layout)
     if holder is None or path is None:
         raise UsageError("no deployment is running", state="Nothing was changed.")
+    if journal.read(path).begin.get("pid") != holder.identity.pid:
+        raise UsageError(
+            f"no deployment is running; {holder.describe()} is at work",
+            state="Nothing was changed.",
+            advice="wait for it; an interrupted deployment is brought to its end by it.",
+        )
     holder.identity.signal(signal.SIGTERM)
     identifier = path.name.removesuffix(journal.SUFFIX)
     deadline = time.monotonic() + wait

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from updater import lock
 from updater import preflight as checking
 from updater.deployment import phases
 from updater.deployment.holder import holder
@@ -42,6 +43,8 @@ def preflight(root: Root, request: Request, *, offline: bool = False) -> Json:
 def _nobody_at_work(root: Root) -> Check:
     found = holder(root.layout)
     if found is None:
+        if unknown := lock.strangers(root.layout):
+            return checking.failed("lock", f"the lock is held by {unknown[0]}", "wait for it, or end it")
         return checking.ok("lock", "no other operation is at work")
     return checking.failed("lock", f"{found.owner.describe()} is at work", "wait for it, or `updater cancel`")
 

@@ -194,7 +194,7 @@ class Build(Phase):
         build = environments.rebuild if tx.request.rebuild else environments.build
         record = build(
             release, tx.config.environment,
-            donors=donors, keep_fds=(tx.lock.fd,), record=lock.child_record(tx.layout),
+            donors=donors, keep_fds=tx.lock.fds, record=lock.child_record(tx.layout),
             on_line=lambda line: tx.progress.tell(line), check=tx.cancel.check, warn=tx.warn,
         )  # fmt: skip
         if tx.request.rebuild:
