@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from updater import durable
+from updater import durable, ownership
 from updater.errors import LockHeld, PreflightFailed
 from updater.layout import Layout, own_directories
 from updater.subprocesses import Identity, as_lines, end_session, read_fields
@@ -48,10 +48,13 @@ class Lock:
 
 
 def owner(layout: Layout) -> Owner | None:
-    """Who holds the lock now: the recorded owner if that very process lives, else None."""
+    """Who holds the lock now: the recorded owner if that very process lives, else None.
+
+    In a copy of a root the record still names the original's; that one is at work elsewhere.
+    """
     fields = read_fields(layout.lock_owner)
     identity = Identity.parse(fields)
-    if identity is None or not identity.alive():
+    if identity is None or not ownership.is_ours(layout, fields) or not identity.alive():
         return None
     return Owner(identity, fields.get("operation", "unknown"), fields.get("since", "unknown"))
 
@@ -172,7 +175,9 @@ def _command(pid: str) -> str:
 def _tell(layout: Layout, operation: str) -> None:
     """For people only: a full disk must not keep anybody from going back."""
     since = datetime.now(UTC).isoformat(timespec="seconds")
-    fields = {**Identity.mine().as_fields(), "operation": operation, "since": since}
+    fields = {
+        **Identity.mine().as_fields(), "operation": operation, "since": since, ownership.FIELD: ownership.mark(layout),
+    }  # fmt: skip
     with contextlib.suppress(OSError):
         durable.write_quick(layout.lock_owner, as_lines(fields))
 

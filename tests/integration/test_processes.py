@@ -41,7 +41,7 @@ def layout(tmp_path: Path) -> Iterator[Layout]:
     made.run.mkdir(parents=True)
     made.logs.mkdir(parents=True)
     yield made
-    control.force_stop(made, Config(made.config))
+    control.force_stop(made)
     left = [it for it in psutil.process_iter() if _belongs(it, tmp_path)]
     for process in left:
         process.kill()
@@ -117,7 +117,7 @@ def test_a_recycled_pid_is_never_signalled(layout: Layout) -> None:
             as_lines({"pid": bystander.pid, "start": "1", "boot": mine.boot, "release": "v1"})
         )
         settings = config(layout, code=SLEEP)
-        assert control.stop(layout, settings, ["app"]) == [] and control.force_stop(layout, settings) == []
+        assert control.stop(layout, settings, ["app"]) == [] and control.force_stop(layout) == []
         assert bystander.poll() is None
         for rubbish in ("", "pid=abc\n", "pid=1\nstart=1\nboot=x\n", "\0\0", "pid=-1\nstart=1\nboot=x\n"):
             layout.pid_file("app").write_text(rubbish)

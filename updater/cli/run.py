@@ -63,8 +63,7 @@ def restart(face: Face, processes: tuple[str, ...], wait: bool) -> None:
 def force_stop(face: Face, yes: bool) -> None:
     """Kill every managed process at once, without asking it."""
     root = operations.open_root(face.root)
-    living = [it["name"] for it in running.status(root) if it["state"] == "running"]
-    if living:
+    if living := running.present(root):
         output.confirm(f"Kill {', '.join(living)} without asking them?", yes=yes, face=face)
     found = running.force_stop(root)
     face.emit(

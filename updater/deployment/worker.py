@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from updater import lock, records
+from updater import lock, ownership, records
 from updater.config import Config
 from updater.deployment import engine, phases, recovery
 from updater.deployment.cancel import Cancellation
@@ -81,12 +81,13 @@ def begin(
     """Write the first line: what is asked, and the world before."""
     from updater.processes import control
 
-    for found in control.adopt(layout, config.processes.values()):
+    for found in control.adopt(layout):
         records.log(
             layout, f"{found.name} (pid {found.identity.pid}) ran without its pid file; it has it again"
         )
     before = {
         "at": records.stamp(),
+        ownership.FIELD: ownership.mark(layout),
         "in_service": service.in_service(layout).version,
         "good": service.named_by(layout, layout.good),
         "previous": service.named_by(layout, layout.previous),

@@ -12,7 +12,8 @@ from updater.deployment import journal
 from updater.deployment.holder import holder
 from updater.errors import UsageError
 from updater.layout import Layout
-from updater.processes import state
+from updater.processes import family, state
+from updater.processes.family import Marked
 from updater.releases import service
 
 if TYPE_CHECKING:
@@ -35,8 +36,11 @@ def status(layout: Layout) -> Json:
         (it for it in reversed(records.history(layout)) if it.get("outcome") != "nothing-to-do"), None
     )
     found = [it.as_json() for it in state.status(layout, processes)]
-    lost = {it.name: it for it in _strays(layout, processes, found)}
+    marked = family.marked(layout)
+    lost = {it.name: it.as_status() for it in state.strays(layout, marked)}
     found = [lost[it["name"]].as_json() if it["name"] in lost else it for it in found]
+    found += [it.as_json() for name, it in lost.items() if name not in processes]
+    left = state.leftovers(layout, marked)
     return {
         "name": name,
         "root": str(layout.root),
@@ -45,32 +49,31 @@ def status(layout: Layout) -> Json:
         "previous": previous,
         "by_hand": here.kind == "release" and good is not None and here.version != good and running is None,
         "processes": found,
+        "leftovers": [{"name": it.name, "pid": it.row.pid, "release": it.release} for it in left],
         "deployment": running,
         "last": last
         and {key: last.get(key) for key in ("id", "kind", "outcome", "from", "to", "ended", "error")},
         "configuration": wrong,
-        "advice": [*_advice(here, good, running, found, wrong), *map(_lost_text, lost.values())],
+        "advice": [
+            *_advice(here, good, running, found, wrong),
+            *map(_lost_text, lost.values()),
+            *_left_text(left),
+        ],
     }
-
-
-def _strays(layout: Layout, processes: Mapping[str, Any], found: list[Json]) -> list[state.Status]:
-    """Processes that live without their pid file; looked for only where something seems not to run."""
-    down = [it["name"] for it in found if it["state"] != "running" and it["name"] in processes]
-    if not down:
-        return []
-    from updater.config import ProcessConfig
-
-    named = {name: processes[name].get("command") for name in down if isinstance(processes[name], dict)}
-    known = [
-        ProcessConfig(name, tuple(map(str, command)))
-        for name, command in named.items()
-        if isinstance(command, list)
-    ]
-    return [it.as_status() for it in state.strays(layout, known)]
 
 
 def _lost_text(it: state.Status) -> str:
     return f"{it.name} (pid {it.pid}) runs, but its pid file is lost: `updater start` writes it again"
+
+
+def _left_text(left: list[Marked]) -> list[str]:
+    """Advice about what runs on although the process that started it is gone."""
+    shown = ", ".join(f"pid {it.row.pid} of {it.name} ({it.release})" for it in left)
+    return (
+        [f"left behind and still running: {shown}; `updater stop` or `updater restart` ends it"]
+        if left
+        else []
+    )
 
 
 def _configured(layout: Layout) -> tuple[str, Mapping[str, Any], str | None]:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from updater import health
-from updater.errors import HealthFailed, UsageError
+from updater import health, lock
+from updater.deployment import journal
+from updater.errors import Cancelled, HealthFailed, UsageError
+from updater.layout import Layout
 from updater.operations import Root
-from updater.processes import control, proof, state
+from updater.processes import control, forced, proof, state
 from updater.releases import service
 
 Json = dict[str, Any]
@@ -26,68 +31,138 @@ def _version(root: Root) -> str:
     return here.version
 
 
-def _names(root: Root, names: Sequence[str]) -> list[str]:
-    known = [*root.config.processes, *(one.name for one in state.running(root.layout))]
+def _known(root: Root, names: Sequence[str]) -> list[str]:
+    """The processes meant: ``names``, else all that are configured or live."""
+    known = list(dict.fromkeys([*root.config.processes, *control.present(root.layout, root.config)]))
     for name in names:
         if name not in known:
             raise UsageError(
                 f"there is no process {name!r}",
+                state="Nothing was changed.",
                 advice=f"one of: {', '.join(root.config.processes) or 'none are configured'}",
             )
-    return list(names) or list(dict.fromkeys(known))
+    return list(names) or known
+
+
+def _configured(root: Root, names: Sequence[str]) -> list[str]:
+    """The processes to start: ``names``, else all that are configured. One that lives and is not configured any more
+    cannot be started again, so it is not stopped for that either."""
+    for name in _known(root, names) if names else ():
+        if name not in root.config.processes:
+            raise UsageError(
+                f"{name} runs, but updater.toml does not name it any more",
+                state="Nothing was changed.",
+                advice=f"`updater stop {name}` ends it; configured: {', '.join(root.config.processes) or 'none'}",
+            )
+    return list(names) or list(root.config.processes)
 
 
 def start(root: Root, names: Sequence[str] = (), *, wait: bool = True) -> list[Json]:
     """Start processes of the release in service; those that run from it are left alone.
 
-    ``wait``: until every required probe has passed once, at most ``health.timeout`` seconds (F11).
+    ``wait``: until every required probe has passed once, at most ``health.timeout`` seconds (F11). The lock is held so
+    long: what is said of the release in service is true when it is said.
 
     Raises:
         UsageError: nothing is in service, or no such process. ProcessFailed: one died at once.
         HealthFailed: one does not answer as it should; it is left running.
+        Cancelled: somebody interrupted it, or stopped everything by force; the state is told.
     """
-    with root.changing("start"):
+    with root.changing("start"), _telling(root, "start") as check:
         version = _version(root)
-        chosen = [name for name in _names(root, names) if name in root.config.processes]
-        control.start(root.layout, root.config, version, chosen)
-        proof.prove(root.layout, root.config, version, chosen)
-    return _started(root, version, chosen, wait)
+        chosen = _configured(root, names)
+        return _start(root, version, chosen, wait, check)
 
 
 def stop(root: Root, names: Sequence[str] = ()) -> list[str]:
-    """Stop processes; politely, then firmly. Returns what was stopped."""
-    with root.changing("stop"):
-        control.adopt(root.layout, root.config.processes.values())
-        return control.stop(root.layout, root.config, _names(root, names))
+    """Stop processes and what they left behind; politely, then firmly. Returns what was stopped."""
+    with root.changing("stop"), _telling(root, "stop"):
+        control.adopt(root.layout)
+        return control.stop(root.layout, root.config, _known(root, names))
 
 
 def restart(root: Root, names: Sequence[str] = (), *, wait: bool = True) -> list[Json]:
     """Stop processes and start those of the release in service; ``wait`` and errors as for :func:`start`."""
-    with root.changing("restart"):
+    with root.changing("restart"), _telling(root, "restart") as check:
         version = _version(root)
-        control.adopt(root.layout, root.config.processes.values())
-        chosen = _names(root, names)
-        control.stop(root.layout, root.config, chosen)
-        wanted = [name for name in chosen if name in root.config.processes]
-        control.start(root.layout, root.config, version, wanted)
-        proof.prove(root.layout, root.config, version, wanted)
-    return _started(root, version, wanted, wait)
+        control.adopt(root.layout)
+        wanted = _configured(root, names)
+        control.refuse_odd_logs(root.layout, wanted)
+        control.stop(root.layout, root.config, _known(root, names))
+        return _start(root, version, wanted, wait, check)
 
 
-def _started(root: Root, version: str, names: Sequence[str], wait: bool) -> list[Json]:
+def _start(
+    root: Root, version: str, names: Sequence[str], wait: bool, check: Callable[[], None]
+) -> list[Json]:
+    control.start(root.layout, root.config, version, names, check=check)
+    proof.prove(root.layout, root.config, version, names)
     if wait:
         try:
-            health.wait_healthy(root.layout, root.config, version, names, successes=1)
+            health.wait_healthy(root.layout, root.config, version, names, successes=1, check=check)
         except HealthFailed as failure:
+            check()
             failure.state = f"{version} is in service; what runs was left running."
             failure.advice = "see `updater health` and `updater logs`; to go back: updater rollback"
             raise
     return status(root, names)
 
 
+@contextlib.contextmanager
+def _telling(root: Root, what: str) -> Iterator[Callable[[], None]]:
+    """Whoever interrupts a start or a stop hears what runs now. Yields the check that ends it after a forced stop."""
+    begun = time.time()
+
+    def check() -> None:
+        if forced.since(root.layout, begun):
+            raise Cancelled(f"the {what} was ended by force-stop", state=_now(root), advice="updater start")
+
+    try:
+        yield check
+    except KeyboardInterrupt:
+        raise Cancelled(
+            f"the {what} was interrupted",
+            state=_now(root),
+            advice="`updater start` or `updater stop` goes on.",
+        ) from None
+
+
+def _now(root: Root) -> str:
+    found = state.status(root.layout, root.config.processes)
+    return f"Now: {', '.join(f'{it.name} {_WORDS[it.state]}' for it in found) or 'no process is configured'}."
+
+
+_WORDS = {
+    "running": "runs",
+    "stopping": "is being stopped",
+    "died": "does not run",
+    "stopped": "does not run",
+}
+
+
 def force_stop(root: Root) -> list[str]:
-    """Kill every managed process at once. It waits for no lock: it is for when nothing else helps."""
-    return control.force_stop(root.layout, root.config)
+    """Kill every managed process at once. It waits for no lock: it is for when nothing else helps.
+
+    A deployment at work is cancelled, and starts nothing again.
+
+    Raises:
+        PreflightFailed: the processes belong to another user.
+    """
+    return control.force_stop(root.layout, before=lambda: _tell_the_deployment(root.layout))
+
+
+def _tell_the_deployment(layout: Layout) -> None:
+    unfinished = journal.unfinished(layout)
+    forced.note(layout, unfinished[-1].name.removesuffix(journal.SUFFIX) if unfinished else None)
+    owner = lock.owner(layout)
+    if owner and owner.operation in ("deploy", "activate", "rollback"):
+        with contextlib.suppress(PermissionError):
+            owner.identity.signal(signal.SIGTERM)
+
+
+def present(root: Root) -> list[str]:
+    """The processes of which anything lives."""
+    return control.present(root.layout, root.config)
 
 
 def status(root: Root, names: Sequence[str] = ()) -> list[Json]:

@@ -4,5 +4,7 @@ Each process is started through its launcher (a generated ``sh`` script, the sam
 session of its own; the launcher itself writes the pid file before it becomes the process, so that no kill of the
 updater leaves a process that nobody knows. A pid is believed only together with its start time and boot id.
 
-The modules: ``launcher``, ``state`` (what runs), ``control`` (start and stop), ``proof`` (from which release).
+The modules: ``launcher`` and ``bound`` (the configuration it was written for), ``family`` (what belongs to this root),
+``state`` (what runs), ``stopping``, ``forced`` (its note), ``control`` (start; and the door to all of these), ``proof``
+(from which release).
 """

@@ -7,13 +7,16 @@ the pid file, and becomes the process.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import shlex
 from pathlib import Path
 
 from updater import durable
 from updater.config import ProcessConfig
 from updater.layout import Layout
+from updater.processes import bound
 from updater.processes.state import STARTED
 
 LOG_KEPT = 20 * 1024**2
@@ -22,6 +25,7 @@ LOG_KEPT = 20 * 1024**2
 _TEXT = r"""#!/bin/sh
 # Starts the process "@NAME@" of release @VERSION@. Written by updater, and run by its emergency scripts as well.
 # By hand: sh "$0" &
+@BOUND@
 set -eu
 exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-   # a lock that a calling shell holds is not ours to keep
 
@@ -51,15 +55,31 @@ boot() {
     cat /proc/sys/kernel/random/boot_id 2>/dev/null || sysctl -n kern.bootsessionuuid 2>/dev/null || :
 }
 
-field() { sed -n "s/^$1=//p" "$pid_file" 2>/dev/null || :; }
+inode() {   # names this root beyond doubt: it stays with a root that is moved, and a copy has another
+    # shellcheck disable=SC2046
+    set -- $(ls -di "$root")
+    echo "$1"
+}
 
+field() { if [ -f "$pid_file" ]; then sed -n "s/^$1=//p" "$pid_file" 2>/dev/null || :; fi; }
+
+ours=$(field root)
 old=$(field pid)
-if [ -n "$old" ] && [ "$(field boot)" = "$(boot)" ] && [ "$(field start)" = "$(started "$old" 2>/dev/null || echo gone)" ]; then
-    echo "error: @NAME@ is running already: pid $old of release $(field release)" >&2
+if [ -n "$old" ] && [ "${ours:-$(inode)}" = "$(inode)" ] && [ "$(field boot)" = "$(boot)" ] \
+    && [ "$(field start)" = "$(started "$old" 2>/dev/null || echo gone)" ]; then
+    if [ -n "$(field stopping)" ]; then
+        echo "error: @NAME@ is being stopped: wait until pid $old is gone" >&2
+    else
+        echo "error: @NAME@ is running already: pid $old of release $(field release)" >&2
+    fi
     exit 1
 fi
 
 mkdir -p "$root/.updater/run" "$root/shared/logs"
+if [ -e "$log" ] && [ ! -f "$log" ]; then
+    echo "error: $log is not a regular file: move it away, and a new one is made" >&2
+    exit 1
+fi
 if [ -f "$log" ] && [ "$(wc -c <"$log")" -gt @LOG_KEPT@ ]; then
     mv -f "$log" "$log.1"
 fi
@@ -79,6 +99,7 @@ echo "@STARTED@ $since, release "@VERSION_QUOTED@", pid $$" >>"$log"
     echo "pid=$$"
     echo "start=$(started $$)"
     echo "boot=$(boot)"
+    echo "root=$(inode)"
     echo "process=@NAME@"
     echo "release="@VERSION_QUOTED@
     echo "since=$since"
@@ -91,6 +112,7 @@ exec "$@" >>"$log" 2>&1 </dev/null
 def text(process: ProcessConfig, version: str) -> str:
     """The launcher's text for one process of one release."""
     values = {
+        "@BOUND@": bound.line(process),
         "@NAME@": process.name,
         "@VERSION@": version,
         "@VERSION_QUOTED@": shlex.quote(version),
@@ -100,10 +122,9 @@ def text(process: ProcessConfig, version: str) -> str:
         "@ENV@": "\n".join(f"export {name}={shlex.quote(value)}" for name, value in process.env.items()),
         "@COMMAND@": command(process),
     }
-    found = _TEXT
-    for mark, value in values.items():
-        found = found.replace(mark, value)
-    return found
+    return re.sub(
+        "@[A-Z_]+@", lambda mark: values[mark[0]], _TEXT
+    )  # in one pass: a value may look like a mark
 
 
 def command(process: ProcessConfig) -> str:
@@ -123,11 +144,9 @@ def write(layout: Layout, process: ProcessConfig, version: str) -> Path:
     """Write the launcher if it is not there as it should be; returns its path."""
     path = layout.launcher(version, process.name)
     wanted = text(process, version).encode()
-    try:
+    with contextlib.suppress(OSError):
         if path.read_bytes() == wanted and path.stat().st_mode & 0o111:
             return path
-    except OSError:
-        pass
     durable.make_directory(path.parent)
     durable.write(path, wanted, mode=0o755)
     return path

@@ -6,12 +6,12 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from updater import durable, health
+from updater import durable, health, ownership
 from updater.deployment.engine import Phase
 from updater.deployment.phases import housekeeping
 from updater.deployment.transaction import Stopwatch, Transaction
-from updater.errors import HealthFailed, ProcessFailed, RollbackFailed, UpdaterError
-from updater.processes import control, proof
+from updater.errors import Cancelled, HealthFailed, ProcessFailed, RollbackFailed, UpdaterError
+from updater.processes import bound, control, forced, proof
 from updater.releases import marks, service, shared
 
 Json = dict[str, Any]
@@ -24,30 +24,62 @@ class Stop(Phase):
     touches_service = True
 
     def applies(self, tx: Transaction) -> bool:
-        return bool(control.names_running(tx.layout, tx.config))
+        return bool(control.present(tx.layout, tx.config))
 
     def do(self, tx: Transaction) -> Json:
+        control.refuse_odd_logs(tx.layout, tx.config.processes)
         tx.memory["down"] = Stopwatch()
-        names = control.names_running(tx.layout, tx.config)
+        names = control.present(tx.layout, tx.config)
         tx.progress.tell(f"stopping {', '.join(names)}")
         control.stop(tx.layout, tx.config, names)
         return {"stopped": names}
 
     def undo(self, tx: Transaction) -> None:
-        names = tx.running_before
-        if not tx.origin or not names:
+        """Start what ran before, by the configuration it ran with: the present one may be meant for the release that
+        failed (F51). From here on that is the deployment's configuration."""
+        ran = [str(name) for name in tx.before.get("running") or ()]
+        if not tx.origin or not ran or _stays_down(tx, ran):
             return
+        tx.config = bound.configuration(tx.layout, tx.config, tx.origin, ran)
+        names = tx.running_before
+        if unknown := [name for name in ran if name not in names]:
+            tx.warn(f"{', '.join(unknown)} ran before, and nothing tells how to start it")
         tx.progress.tell(f"starting {', '.join(names)} of {tx.origin} again")
         try:
             control.start(tx.layout, tx.config, tx.origin, names)
             health.wait_healthy(tx.layout, tx.config, tx.origin, names)
         except UpdaterError as failure:
+            if _stays_down(tx, ran):
+                return
             raise RollbackFailed(
                 f"{tx.origin} is back at `current` but is not healthy: {failure.message}",
                 details=failure.details,
             ) from failure
         finally:
             outage(tx)
+
+
+def _stays_down(tx: Transaction, ran: list[str]) -> bool:
+    """Whether what ran before must not be started again, and says so."""
+    if forced.stopped(tx.layout, tx.journal.id):
+        why = "everything was stopped by force meanwhile"
+    elif not ownership.is_ours(tx.layout, tx.before):
+        why = "this root is a copy, and what ran belongs to the one it was copied from"
+    else:
+        return False
+    tx.memory["stays_down"] = ran
+    told = f"{', '.join(ran)} not started again: {why}; `updater start` does"
+    tx.warn(told)
+    if isinstance(failure := tx.memory.get("failure"), UpdaterError) and told not in failure.details:
+        failure.details.append(told)
+    return True
+
+
+def _check(tx: Transaction) -> None:
+    """Raise Cancelled if somebody asked for it, or stopped everything by force."""
+    if forced.stopped(tx.layout, tx.journal.id):
+        raise Cancelled("cancelled by force-stop")
+    tx.cancel.check()
 
 
 class Activate(Phase):
@@ -84,7 +116,7 @@ class Start(Phase):
         durable.write(tx.layout.trial, f"{target}\n")
         tx.progress.tell(f"starting {', '.join(names)}" if names else "no processes are configured")
         with judging(tx):
-            running = control.start(tx.layout, tx.config, target, names, check=tx.cancel.check)
+            running = control.start(tx.layout, tx.config, target, names, check=lambda: _check(tx))
         return {"started": [{"name": one.name, **one.identity.as_fields()} for one in running]}
 
     def undo(self, tx: Transaction) -> None:
@@ -112,7 +144,7 @@ class Probe(Phase):
                 tx.config,
                 target,
                 names,
-                check=tx.cancel.check,
+                check=lambda: _check(tx),
                 on_progress=tx.progress.tell,
                 warn=tx.warn,
             )
@@ -133,7 +165,7 @@ class Watch(Phase):
         with judging(tx):
             health.watch(
                 tx.layout, tx.config, tx.must_target(), list(tx.config.processes),
-                check=tx.cancel.check, on_progress=tx.progress.tell, warn=tx.warn,
+                check=lambda: _check(tx), on_progress=tx.progress.tell, warn=tx.warn,
             )  # fmt: skip
 
 
@@ -224,11 +256,12 @@ def judging(tx: Transaction) -> Iterator[None]:
     """A release that fails here and has never been good is marked bad, with the reason.
 
     One that was good before keeps its mark: what fails then may be the shared configuration, and every way back
-    would be lost with it (F31).
+    would be lost with it (F31). What was killed by force has not failed.
     """
     try:
         yield
     except (HealthFailed, ProcessFailed) as failure:
+        _check(tx)
         target = tx.must_target()
         if target not in marks.read(tx.layout).good:
             tx.memory["marked_bad"] = True

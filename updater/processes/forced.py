@@ -1,0 +1,36 @@
+"""The note of a forced stop: what is at work on the root meanwhile must not start behind the user's back what was killed."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+
+from updater import durable
+from updater.layout import Layout
+from updater.subprocesses import as_lines, read_fields
+
+
+def _place(layout: Layout) -> Path:
+    return layout.own / "force-stop"
+
+
+def note(layout: Layout, deployment: str | None) -> None:
+    """Note a forced stop before anything is killed; ``deployment`` is the one that has not ended, if any.
+
+    A disk that cannot be written does not stop it: it is for when nothing else helps.
+    """
+    with contextlib.suppress(OSError):
+        durable.write_quick(_place(layout), as_lines({"at": time.time(), "deployment": deployment or ""}))
+
+
+def stopped(layout: Layout, deployment: str) -> bool:
+    """Whether everything was stopped by force during this deployment."""
+    return read_fields(_place(layout)).get("deployment") == deployment
+
+
+def since(layout: Layout, moment: float) -> bool:
+    """Whether everything was stopped by force since then (seconds of the epoch)."""
+    with contextlib.suppress(ValueError):
+        return float(read_fields(_place(layout)).get("at", "0")) >= moment
+    return False
