@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,8 +20,9 @@ import pytest
 from tests.site import eventually, free_port
 from updater import health, lock
 from updater.config import Config, HealthConfig, ProbeConfig, ProcessConfig
-from updater.errors import HealthFailed, ProcessFailed
-from updater.health.probes import Subject, ask
+from updater.deployment.cancel import Cancellation
+from updater.errors import Cancelled, HealthFailed, PreflightFailed, ProcessFailed
+from updater.health.probes import Answer, Subject, ask
 from updater.layout import Layout
 from updater.processes import control, launcher, proof, state
 from updater.subprocesses import Identity, as_lines, read_fields
@@ -307,3 +308,112 @@ def test_pid_files_are_for_shells_too(layout: Layout) -> None:
     )
     assert int(told.stdout) == one.identity.pid
     assert read_fields(layout.pid_file("app"))["release"] == "v1"
+
+
+DRIPS = """
+import socket, sys, time
+listening = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+while True:
+    answering, _ = listening.accept()
+    kind = (answering.recv(1000).split() + [b"", b""])[1]
+    try:
+        if kind == b"/events":
+            answering.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Type: text/event-stream\\r\\n\\r\\nready\\n")
+        elif kind == b"/sick":
+            answering.sendall(b"HTTP/1.1 500 No\\r\\n\\r\\nno database\\n")
+        else:
+            answering.sendall(b"HTTP/1.1 200 OK\\r\\n")
+        for _ in range(40):
+            answering.sendall(b"X-More: 1\\r\\n")
+            time.sleep(0.05)
+    except OSError:
+        pass
+    answering.close()
+"""
+
+
+def test_an_answer_that_drips_is_limited_as_a_whole(layout: Layout) -> None:
+    """A limit for each byte is none: whoever sends one a second is never late."""
+    port = free_port()
+    settings = config(layout, "python", "app.py", str(port), code=DRIPS)
+    control.start(layout, settings, "v1")
+    subject = Subject(layout, settings.processes["app"], "v1")
+    url = f"http://127.0.0.1:{port}"
+    eventually(lambda: ask(subject, ProbeConfig("tcp", port=port)).ok, "it listens")
+
+    def asked(path: str, **about: str) -> tuple[Answer, float]:
+        begun = time.monotonic()
+        answer = ask(subject, ProbeConfig("http", url=url + path, timeout=0.5, **about))  # type: ignore[arg-type]
+        return answer, time.monotonic() - begun
+
+    answer, took = asked("/head")
+    assert not answer.ok and "no answer within 0.5 s" in answer.summary and took < 1.5
+    assert asked("/events")[0].ok, "a stream that never ends is an answer"
+    assert asked("/events", contains="ready")[0].ok
+    answer, took = asked("/events", contains="never")
+    assert not answer.ok and "without 'never'" in answer.summary and took < 1.5
+    answer, _ = asked("/sick")
+    assert "answered 500" in answer.summary and "no database" in answer.evidence[0]
+
+
+def test_a_probe_can_be_cancelled(layout: Layout) -> None:
+    port = free_port()
+    settings = config(layout, "python", "app.py", str(port), code=DRIPS)
+    control.start(layout, settings, "v1")
+    subject = Subject(layout, settings.processes["app"], "v1")
+    eventually(lambda: ask(subject, ProbeConfig("tcp", port=port)).ok, "it listens")
+    cancel = Cancellation()
+    begun = time.monotonic()
+
+    def check() -> None:
+        if time.monotonic() > begun + 0.2:
+            cancel.ask("the test")
+        cancel.check()
+
+    for probe in (
+        ProbeConfig("http", url=f"http://127.0.0.1:{port}/head", timeout=60),
+        ProbeConfig("command", command=("sleep", "60"), timeout=60),
+    ):
+        with pytest.raises(Cancelled):
+            ask(subject, probe, check)
+    assert time.monotonic() < begun + 10
+
+
+@pytest.mark.parametrize(("make", "what"), [(os.mkfifo, "a pipe"), (os.mkdir, "a directory")])
+def test_a_log_that_is_no_file_is_refused_in_words(
+    layout: Layout, make: Callable[[Path], None], what: str
+) -> None:
+    """A pipe that nobody reads would keep whoever opens it for ever."""
+    settings = config(layout, code=SLEEP)
+    make(layout.process_log("app"))
+    with pytest.raises(PreflightFailed, match=f"is {what}, not a regular file") as raised:
+        control.start(layout, settings, "v1")
+    assert "mv shared/logs/app.log" in str(raised.value.advice)
+    assert control.evidence(layout, "app") == ["it wrote nothing to shared/logs/app.log"]
+    script = launcher.write(layout, settings.processes["app"], "v1")
+    done = subprocess.run(["sh", script], capture_output=True, text=True, check=False, timeout=20)
+    assert done.returncode == 1 and "not a regular file" in done.stderr
+
+
+@pytest.mark.parametrize("how", ["time", "cancel"])
+def test_a_launcher_that_hangs_is_ended(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, how: str
+) -> None:
+    settings = config(layout, code=SLEEP)
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "date").write_text("#!/bin/sh\nexec sleep 600\n")
+    (tools / "date").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
+    begun = time.monotonic()
+
+    def check() -> None:
+        if how == "cancel" and time.monotonic() > begun + 0.5:
+            raise Cancelled("cancelled by the test")
+
+    monkeypatch.setattr(control, "START_TIMEOUT", 1.0 if how == "time" else 60.0)
+    with pytest.raises(ProcessFailed if how == "time" else Cancelled):
+        control.start(layout, settings, "v1", check=check)
+    assert state.running(layout) == [] and time.monotonic() < begun + 20
+    monkeypatch.undo()
+    control.start(layout, settings, "v1")

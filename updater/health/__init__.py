@@ -15,6 +15,7 @@ from updater.errors import HealthFailed
 from updater.health.probes import Answer, Subject, ask
 from updater.layout import Layout
 from updater.processes import control, state
+from updater.subprocesses import Identity
 
 Check = Callable[[], None]
 Warn = Callable[[str], None]
@@ -39,14 +40,16 @@ class Result:
         return f"{self.process}: {self.answer.summary}"
 
 
-def ask_all(layout: Layout, config: Config, version: str, names: Sequence[str]) -> list[Result]:
-    """Ask every probe of these processes once. Never raises."""
+def ask_all(
+    layout: Layout, config: Config, version: str, names: Sequence[str], *, check: Check | None = None
+) -> list[Result]:
+    """Ask every probe of these processes once. Only ``check`` raises."""
     results = []
     for name in names:
         process = config.processes[name]
         subject = Subject(layout, process, version)
         for probe in sorted(process.probes, key=lambda it: it.type != "alive"):
-            answer = ask(subject, probe)
+            answer = ask(subject, probe, check)
             results.append(Result(name, probe, answer))
             if probe.type == "alive" and not answer.ok:
                 break  # the others would only say the same less clearly
@@ -79,7 +82,7 @@ def wait_healthy(
         if check:
             check()
         round_began = time.monotonic()
-        results = ask_all(layout, config, version, names)
+        results = ask_all(layout, config, version, names, check=check)
         tries += 1
         _no_process_lost(layout, names, before)
         failing = [it for it in results if it.decides and not it.answer.ok]
@@ -117,11 +120,11 @@ def watch(
     while (seen := time.monotonic() - begun) < health.watch:
         if on_progress:
             on_progress(f"watching for {health.watch:g} s", done=round(seen, 1), total=health.watch)
-        results = ask_all(layout, config, version, names)
+        results = ask_all(layout, config, version, names, check=check)
         _no_process_lost(layout, names, before)
         failing = [it for it in results if it.decides and not it.answer.ok]
         if failing:
-            again = _again(layout, config, version, failing)
+            again = _again(layout, config, version, failing, check)
             if again:
                 raise _unhealthy(
                     layout, again, f"{RETRIES + 1} of {RETRIES + 1} tries, {seen:.0f} s after it was healthy"
@@ -131,10 +134,12 @@ def watch(
     _warn_of(results, warn)
 
 
-def _again(layout: Layout, config: Config, version: str, failing: list[Result]) -> list[Result]:
+def _again(
+    layout: Layout, config: Config, version: str, failing: list[Result], check: Check | None
+) -> list[Result]:
     found = []
     for it in failing:
-        answer = ask(Subject(layout, config.processes[it.process], version), it.probe)
+        answer = ask(Subject(layout, config.processes[it.process], version), it.probe, check)
         if not answer.ok:
             found.append(Result(it.process, it.probe, answer))
     return found
@@ -147,8 +152,13 @@ def _identities(layout: Layout, names: Sequence[str]) -> dict[str, state.Running
 def _no_process_lost(layout: Layout, names: Sequence[str], before: dict[str, state.Running | None]) -> None:
     for name in names:
         was, now = before[name], state.find(layout, name)
+        if now is None:  # perhaps only its pid file is gone
+            control.adopt(layout)
+            now = state.find(layout, name)
         if now is None:
-            how = (control.exit_text(was.identity.pid) if was else None) or "died"
+            # One that died before anybody looked is known by its pid file only.
+            one = was.identity if was else Identity.parse(state.record(layout, name))
+            how = (control.exit_text(one.pid) if one else None) or "died"
             raise HealthFailed(f"{name} {how}", details=control.evidence(layout, name))
         if was is None or now.identity != was.identity:
             raise HealthFailed(
