@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +192,182 @@ def test_pylock_is_installed_and_its_hashes_are_enforced(tmp_path: Path) -> None
     with pytest.raises(EnvironmentFailed) as raised:
         build(other)
     assert "hash" in raised.value.as_text().lower()
+
+
+def digest(release: Path) -> str:
+    return hashlib.sha256((release / "wheels" / "hello-1.0-py3-none-any.whl").read_bytes()).hexdigest()
+
+
+def hashed_requirements(release: Path, sha256: str) -> None:
+    (release / "requirements.txt").write_text(f"hello==1.0 --hash=sha256:{sha256}\n")
+
+
+def hashed_pylock(release: Path, sha256: str) -> None:
+    asked = ("pip", "compile", "-", "--format", "pylock.toml", "--no-index", "--find-links", "wheels")
+    uv(release, *asked, "--output-file", "pylock.toml", "--python", sys.executable, input="hello\n")
+    text = (release / "pylock.toml").read_text()
+    assert digest(release) in text
+    (release / "pylock.toml").write_text(text.replace(digest(release), sha256))
+
+
+def hashed_uv_lock(release: Path, sha256: str) -> None:
+    """As if locked from an index: uv puts no hash into the lock for what it finds in a folder."""
+    project = '[project]\nname = "app"\nversion = "1"\nrequires-python = ">=3.11"\ndependencies = ["hello"]\n'
+    offline = '[tool.uv]\nno-index = true\nfind-links = ["wheels"]\n'
+    (release / "pyproject.toml").write_text(project + offline)
+    uv(release, "lock", "--python", sys.executable)
+    text = (release / "uv.lock").read_text()
+    found = '{ path = "hello-1.0-py3-none-any.whl" }'
+    address = (release / "wheels" / "hello-1.0-py3-none-any.whl").as_uri()
+    assert found in text
+    text = text.replace(found, f'{{ url = "{address}", hash = "sha256:{sha256}" }}')
+    (release / "uv.lock").write_text(
+        text.replace('registry = "wheels"', 'registry = "https://127.0.0.1/simple"')
+    )
+
+
+@pytest.mark.parametrize("write", [hashed_requirements, hashed_pylock, hashed_uv_lock])
+def test_hashes_are_enforced_in_a_clone_too(tmp_path: Path, write: Callable[[Path, str], None]) -> None:
+    """What is installed already satisfies name and version; it was never held against these hashes."""
+    first = make(tmp_path / "v1", None, "1.0")
+    write(first, digest(first))
+    assert build(first).packages == (("hello", "1.0"),)
+    same = make(tmp_path / "v2", None, "1.0")
+    write(same, digest(same))
+    assert build(same, first).cloned_from == "v1"
+    wrong = make(tmp_path / "v3", None, "1.0")
+    write(wrong, "0" * 64)
+    with pytest.raises(EnvironmentFailed) as raised:
+        build(wrong, same, first)
+    assert "hash" in raised.value.as_text().lower()
+
+
+def test_pip_s_words_for_a_wrong_hash_are_explained(tmp_path: Path) -> None:
+    release = make(tmp_path / "v1", f"hello==1.0 --hash=sha256:{'0' * 64}\n", "1.0")
+    with pytest.raises(EnvironmentFailed) as raised:
+        build(release, config=EnvironmentConfig(python=sys.executable, tool="venv"))
+    assert "ask the publisher" in (raised.value.advice or "")
+
+
+def test_a_hash_that_appears_is_held_against_what_is_installed(tmp_path: Path) -> None:
+    first = make(tmp_path / "v1", "hello==1.0\n", "1.0")
+    build(first)
+    second = make(tmp_path / "v2", f"hello==1.0 --hash=sha256:{'0' * 64}\n", "1.0")
+    with pytest.raises(EnvironmentFailed, match="uv pip install"):
+        build(second, first)
+    right = make(tmp_path / "v3", None, "1.0")
+    hashed_requirements(right, digest(right))
+    assert build(right, first).cloned_from == "v1"
+
+
+@pytest.mark.parametrize("code", ["def main(): ...\nNEW = 1\n", "def main():\n    print('HELLO')\n"])
+def test_another_wheel_of_the_same_version_is_installed(tmp_path: Path, code: str) -> None:
+    """F03: of another size or of the same."""
+    first = make(tmp_path / "v1", "hello\n", "1.0")
+    build(first)
+    second = make(tmp_path / "v2", "hello\n", "1.0")
+    wheel(second / "wheels", "hello", "1.0", code)
+    build(second, first)
+    installed = next(second.glob(".venv/lib/*/site-packages/hello/__init__.py"))
+    assert code in installed.read_text()
+
+
+BACKEND = """
+import pathlib, zipfile
+def build_wheel(folder, *_, **__):
+    pathlib.Path('build-was-here').write_text('x')
+    name = 'mylib-1.0-py3-none-any.whl'
+    with zipfile.ZipFile(pathlib.Path(folder) / name, 'w') as z:
+        z.writestr('mylib.py', pathlib.Path('mylib.py').read_text())
+        z.writestr('mylib-1.0.dist-info/METADATA', 'Metadata-Version: 2.1\\nName: mylib\\nVersion: 1.0\\n')
+        z.writestr('mylib-1.0.dist-info/WHEEL', 'Wheel-Version: 1.0\\nGenerator: t\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n')
+        z.writestr('mylib-1.0.dist-info/RECORD', '')
+    return name
+build_editable = build_wheel
+"""
+
+OWN = '[project]\nname = "mylib"\nversion = "1.0"\n[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+
+LOCKED = """version = 1
+revision = 3
+requires-python = ">=3.11"
+[[package]]
+name = "app"
+version = "1"
+source = { virtual = "." }
+dependencies = [{ name = "mylib" }]
+[package.metadata]
+requires-dist = [{ name = "mylib", editable = "libs/mylib" }]
+[[package]]
+name = "mylib"
+version = "1.0"
+source = { editable = "libs/mylib" }
+"""
+
+APP = (
+    '[project]\nname = "app"\nversion = "1"\nrequires-python = ">=3.11"\ndependencies = ["mylib"]\n'
+    '[tool.uv]\npackage = false\n[tool.uv.sources]\nmylib = { path = "libs/mylib", editable = true }\n'
+)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"requirements__txt": "./libs/mylib\n"},
+        {"requirements__txt": "libs/mylib\n"},
+        {"requirements__txt": "-e ./libs/mylib\n"},
+        {"requirements__txt": "mylib @ file:libs/mylib\n"},
+        {"requirements__txt": "-r common.in\n", "common__in": "--editable=libs/mylib\n"},
+        {"pyproject__toml": APP},
+        {"pyproject__toml": APP, "uv__lock": LOCKED},
+    ],
+    ids=lambda it: "+".join(it),
+)
+def test_a_library_inside_the_release_is_the_release_s_own(tmp_path: Path, files: dict[str, str]) -> None:
+    """F03: its version stays the same while its code does not. Building it leaves nothing in the tree."""
+    made = []
+    for number in (1, 2):
+        release = make(tmp_path / f"v{number}", None, **files)
+        (release / "libs" / "mylib").mkdir(parents=True)
+        for name, text in (("pyproject.toml", OWN), ("backend.py", BACKEND), ("mylib.py", f"V = {number}\n")):
+            (release / "libs" / "mylib" / name).write_text(text)
+        build(release, *reversed(made))
+        asked = (
+            str(release / ".venv/bin/python"),
+            "-I",
+            "-c",
+            "import mylib; print(mylib.V, mylib.__file__)",
+        )
+        version, where = says(tmp_path, *asked).split(" ", 1)
+        assert (version, Path(where).is_relative_to(release / ".venv")) == (str(number), True)
+        assert not list(release.rglob("build-was-here")) and not list(release.rglob(".tmp-*"))
+        made.append(release)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["../mylib", "-e /srv/mylib", "mylib @ file:///srv/mylib", "-r ../other.txt", "~/mylib", "./${WHERE}"],
+)
+def test_what_lies_outside_the_release_is_refused(tmp_path: Path, line: str) -> None:
+    release = make(tmp_path / "v1", f"{line}\n")
+    with pytest.raises(EnvironmentFailed, match="outside the release") as raised:
+        build(release)
+    assert raised.value.advice
+
+
+def test_a_build_does_not_get_to_see_the_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Build backends are code from strangers."""
+    monkeypatch.setenv("MY_TOKEN", "ghp_secret")
+    release = make(tmp_path / "v1", "./libs/mylib\n")
+    (release / "libs" / "mylib").mkdir(parents=True)
+    (release / "libs/mylib/pyproject.toml").write_text(OWN)
+    (release / "libs/mylib/mylib.py").write_text("")
+    (release / "libs/mylib/backend.py").write_text(
+        "import os\nassert 'MY_TOKEN' not in os.environ, 'seen'\n" + BACKEND
+    )
+    with pytest.raises(EnvironmentFailed, match="exit code"):
+        build(release)
+    assert build(release, secrets=["MY_TOKEN"]).packages == (("mylib", "1.0"),)
 
 
 @pytest.mark.parametrize("tool", ["uv", "venv"])

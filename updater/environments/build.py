@@ -7,12 +7,12 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from updater import durable
 from updater.config import EnvironmentConfig
-from updater.environments import inspect, installers, requirements, tools
+from updater.environments import inspect, installers, origins, requirements, tools
 from updater.environments.listing import listing
 from updater.environments.record import EnvironmentRecord
 from updater.environments.requirements import Requirements
@@ -35,18 +35,29 @@ class Site:
     on_line: Callable[[str], None] | None = None
     check: Callable[[], None] | None = None
     warn: Callable[[str], None] | None = None
-    deadline: float = field(default=0.0)
+    secrets: Sequence[str] = ()
+    deadline: float = 0.0
+    workplace: Path | None = None
 
     @property
     def environment(self) -> Path:
         return self.release / ReleaseFiles.ENVIRONMENT
+
+    @property
+    def cwd(self) -> Path:
+        """Where children run."""
+        return self.workplace or self.release
+
+    def env(self) -> dict[str, str]:
+        """What children find in their environment."""
+        return tools.child_environment(self.secrets)
 
     def tries(self, command: Sequence[str | os.PathLike[str]]) -> bool:
         """Run an installer that may fail because a better way exists. Returns whether it succeeded."""
         from updater import subprocesses
 
         done = subprocesses.run(
-            command, cwd=self.release, env=tools.child_environment(), timeout=max(1.0, self.deadline - time.monotonic()),
+            command, cwd=self.cwd, env=self.env(), timeout=max(1.0, self.deadline - time.monotonic()),
             keep_fds=self.keep_fds, record=self.record, check=self.check,
         )  # fmt: skip
         return done.status == 0
@@ -60,7 +71,7 @@ class Site:
         from updater import subprocesses
 
         done = subprocesses.run(
-            command, cwd=self.release, env=tools.child_environment(), timeout=max(1.0, self.deadline - time.monotonic()),
+            command, cwd=self.cwd, env=self.env(), timeout=max(1.0, self.deadline - time.monotonic()),
             keep_fds=self.keep_fds, record=self.record, on_line=self.on_line, check=self.check,
         )  # fmt: skip
         if done.timed_out:
@@ -80,6 +91,7 @@ class Site:
 def _advice(output: str) -> str | None:
     text = output.lower()
     for words, advice in (
+        (("do not match the hashes",), "a download differs from the hash in the requirements: do not go on; ask the publisher."),
         (("hash", "mismatch"), "a download differs from the hash in the requirements: do not go on; ask the publisher."),
         (("no solution found",), "the requirements contradict each other, or ask for a version that does not exist."),
         (("no matching distribution",), "a package or version does not exist for this Python and platform."),
@@ -103,15 +115,18 @@ def build(
     on_line: Callable[[str], None] | None = None,
     check: Callable[[], None] | None = None,
     warn: Callable[[str], None] | None = None,
+    secrets: Sequence[str] = (),
 ) -> EnvironmentRecord:
     """Build ``release/.venv`` from what the release brings.
 
-    ``donors``: other releases, the likeliest first. What a kill leaves half-built is removed by the next build.
+    ``donors``: other releases, the likeliest first. ``secrets``: variables that no installer gets to see.
+    What a kill leaves half-built is removed by the next build.
 
     Raises:
         EnvironmentFailed: it cannot be built; the release's directory may hold a part of it.
     """
-    site = Site(release, config, keep_fds, record, on_line, check, warn, time.monotonic() + config.timeout)
+    site = Site(release, config, keep_fds, record, on_line, check, warn, secrets)
+    site.deadline = time.monotonic() + config.timeout
     durable.remove_tree(site.environment)
     return _build(site, donors)
 
@@ -127,7 +142,7 @@ def _build(site: Site, donors: Sequence[Path]) -> EnvironmentRecord:
     if cloned is None or not cloned.equal:
         if cloned is None:
             installers.create(site, tool, python)
-        installers.install(site, tool, wanted, fresh=cloned is None)
+        installers.install(site, tool, wanted, stale=cloned.stale if cloned else None)
     compile_tree(site, donors)
     return EnvironmentRecord(
         tool="venv" if tool == "venv" else "uv",
@@ -142,6 +157,7 @@ def _build(site: Site, donors: Sequence[Path]) -> EnvironmentRecord:
         packages=cloned.record.packages if cloned and cloned.equal else _packages(site.environment),
         seconds=round(time.monotonic() - begun, 3),
         cloned_from=cloned.donor if cloned else None,
+        origins=wanted.origins,
     )
 
 
@@ -167,7 +183,7 @@ def _still_there(known: Sequence[tuple[Path, EnvironmentRecord]]) -> list[Python
 
 def _fingerprint(wanted: Requirements, tool: str, python: Python) -> str:
     parts = (
-        "1", "venv" if tool == "venv" else "uv", python.path, python.text, platform.machine(), wanted.kind,
+        "2", "venv" if tool == "venv" else "uv", python.path, python.text, platform.machine(), wanted.kind,
         str(wanted.project), str(wanted.hashes), str(wanted.wheels), wanted.content,
     )  # fmt: skip
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
@@ -175,11 +191,13 @@ def _fingerprint(wanted: Requirements, tool: str, python: Python) -> str:
 
 @dataclass(frozen=True)
 class Cloned:
-    """A clone of a donor's environment. ``equal``: nothing remains to be installed."""
+    """A clone of a donor's environment. ``equal``: nothing remains to be installed. ``stale``: packages that have to be
+    installed again, whatever their version."""
 
     donor: str
     record: EnvironmentRecord
     equal: bool
+    stale: tuple[str, ...]
 
 
 def _clone(
@@ -190,21 +208,33 @@ def _clone(
     known: Sequence[tuple[Path, EnvironmentRecord]],
     wanted: Requirements,
 ) -> Cloned | None:
-    """Clone the best donor by hard links. Only uv's relocatable environments can be moved (F43)."""
+    """Clone the best donor by hard links. Only uv's relocatable environments can be moved (F43).
+
+    What is built from the release's own tree has the same name and version whatever is in it: then only an environment
+    of the very same tree will do."""
     if tool == "venv":
         return None
-    usable = [
-        (path, record) for path, record in known if record.tool == "uv" and record.python == python.path
-    ]
-    nearest = usable[0] if usable and wanted.kind != "none" else None
-    best = next((it for it in usable if it[1].fingerprint == fingerprint), nearest)
+    usable = [(path, it) for path, it in known if it.tool == "uv" and it.python == python.path]
+    best: tuple[Path, EnvironmentRecord, tuple[str, ...]] | None = next(
+        ((path, it, ()) for path, it in usable if it.fingerprint == fingerprint), None
+    )
+    if best is None and wanted.kind != "none" and not wanted.local:
+        best = next(
+            (
+                (path, it, again)
+                for path, it in usable
+                if (again := origins.stale(wanted.origins, it.origins, [name for name, _ in it.packages]))
+                is not None
+            ),
+            None,
+        )
     if best is None:
         return None
-    donor, record = best
+    donor, record, stale = best
     if not _link_tree(donor / ReleaseFiles.ENVIRONMENT, site.environment, record.listing):
         durable.remove_tree(site.environment)
         return None
-    return Cloned(donor.name, record, record.fingerprint == fingerprint)
+    return Cloned(donor.name, record, record.fingerprint == fingerprint, stale)
 
 
 def _link_tree(source: Path, target: Path, on_record: str) -> bool:
@@ -220,7 +250,7 @@ def _packages(environment: Path) -> tuple[tuple[str, str], ...]:
     found = set()
     for path in environment.glob("lib/python*/site-packages/*.dist-info"):
         name, _, version = path.name.removesuffix(".dist-info").rpartition("-")
-        found.add((name.replace("_", "-").lower(), version))
+        found.add((origins.canonical(name), version))
     return tuple(sorted(found))
 
 
@@ -290,6 +320,7 @@ def rebuild(
     on_line: Callable[[str], None] | None = None,
     check: Callable[[], None] | None = None,
     warn: Callable[[str], None] | None = None,
+    secrets: Sequence[str] = (),
 ) -> EnvironmentRecord:
     """Build the environment of an installed release anew, beside the old one, which comes back if that fails.
 
@@ -312,6 +343,7 @@ def rebuild(
             on_line=on_line,
             check=check,
             warn=warn,
+            secrets=secrets,
         )
     except BaseException:
         if old.exists():

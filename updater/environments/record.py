@@ -14,6 +14,8 @@ class EnvironmentRecord:
 
     ``fingerprint``: SHA-256 over everything that decides what is in it. ``listing``: SHA-256 over names, sizes and times
     of its files, to see cheaply that nobody touched it. ``interpreter``: size and time of the interpreter's file.
+    ``origins``: for each package, a sum over where the release says that it comes from; without them nothing is built
+    upon this environment.
     """
 
     tool: str
@@ -28,6 +30,7 @@ class EnvironmentRecord:
     packages: tuple[tuple[str, str], ...]
     seconds: float
     cloned_from: str | None = None
+    origins: tuple[tuple[str, str], ...] | None = None
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -38,6 +41,8 @@ class EnvironmentRecord:
         with contextlib.suppress(TypeError, ValueError, KeyError, AttributeError):
             values = {name: data[name] for name in cls.__dataclass_fields__ if name in (data or {})}  # type: ignore[index]
             values["packages"] = tuple((str(name), str(version)) for name, version in values["packages"])
+            if values.get("origins") is not None:
+                values["origins"] = tuple((str(name), str(said)) for name, said in values["origins"])
             values["files"] = tuple(map(str, values["files"]))
             texts = ("tool", "kind", "python", "python_version", "interpreter", "fingerprint", "listing")
             if all(isinstance(values[name], str) for name in texts):

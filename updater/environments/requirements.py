@@ -9,12 +9,14 @@ lists ``"."`` as well. A folder ``wheels/`` makes the build offline: no index is
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from updater.environments import origins
 from updater.errors import EnvironmentFailed
 
 NAMES = ("requirements.txt", "requirements-prod.txt", "requirements-production.txt", "requirements/prod.txt",
@@ -40,13 +42,20 @@ class Requirements:
     requires_python: str | None
     content: str
     """SHA-256 over all files that decide."""
+    origins: tuple[tuple[str, str], ...]
+    """What is said of where the packages come from; see :mod:`updater.environments.origins`."""
+    local: bool
+    """Packages are built from the release's own tree: its files decide."""
+    included: tuple[str, ...]
+    """The files of requirements with those that they include."""
 
 
 def find(release: Path, override: tuple[str, ...] | None = None) -> Requirements:
     """Find the requirements of an unpacked release.
 
     Raises:
-        EnvironmentFailed: a file that the configuration names is not there, or a file cannot be read.
+        EnvironmentFailed: a file that the configuration names is not there, a file cannot be read, or it asks for
+            what lies outside the release.
     """
     project = _toml(release / "pyproject.toml")
     installable = _installable(release, project)
@@ -57,6 +66,9 @@ def find(release: Path, override: tuple[str, ...] | None = None) -> Requirements
             advice="correct [environment] requirements in updater.toml, or publish the file with the release.",
         )
     wheels = (release / "wheels").is_dir()
+    come = (
+        origins.find(release, files, project=itself, wheels=wheels) if kind != "none" else origins.Origins()
+    )
     return Requirements(
         kind=kind,
         files=files,
@@ -67,7 +79,10 @@ def find(release: Path, override: tuple[str, ...] | None = None) -> Requirements
         or (kind == "requirements" and all(_is_pinned(release / name) for name in files)),
         wheels=wheels,
         requires_python=_requires_python(release, project),
-        content=_content(release, files, itself, wheels),
+        content=_content(release, come, whole=itself or come.local),
+        origins=come.sums(),
+        local=come.local,
+        included=tuple(come.files),
     )
 
 
@@ -135,45 +150,23 @@ def _is_pinned(path: Path) -> bool:
     ) and not any(line.startswith(("-r", "-c", "-e", "--req", "--con")) for line in lines)
 
 
-def _content(release: Path, files: tuple[str, ...], project: bool, wheels: bool) -> str:
-    """Everything that the result depends on, and that the release brings."""
-    hashed = hashlib.sha256()
-    for name in _with_included(release, files):
-        path = release / name
-        hashed.update(f"{name}\0".encode())
-        if path.is_file():
+def _content(release: Path, come: origins.Origins, *, whole: bool) -> str:
+    """Everything that the result depends on, and that the release brings. ``whole``: its own files end up in the
+    environment, and who builds them may look at any other."""
+    hashed = hashlib.sha256(repr(come.sums()).encode())
+    for path in _own_files(release) if whole else [release / name for name in come.files]:
+        hashed.update(f"{path.relative_to(release)}\0".encode("utf-8", "surrogateescape"))
+        if path.is_symlink():
+            hashed.update(f"-> {os.readlink(path)}\0".encode("utf-8", "surrogateescape"))
+        else:
             hashed.update(hashlib.sha256(path.read_bytes()).digest())
-    if project:  # the project's own files end up in the environment
-        for path in _own_files(release):
-            hashed.update(f"{path.relative_to(release)}\0".encode("utf-8", "surrogateescape"))
-            hashed.update(hashlib.sha256(path.read_bytes()).digest())
-    if wheels:
-        for path in sorted((release / "wheels").iterdir()):
-            hashed.update(f"{path.name}\0{path.stat().st_size}\0".encode())
     return hashed.hexdigest()
-
-
-def _with_included(release: Path, files: tuple[str, ...]) -> list[str]:
-    """Requirement files, and those that they include with ``-r`` or ``-c``."""
-    found: list[str] = []
-    pending = list(files)
-    while pending:
-        name = pending.pop(0)
-        if name in found or not (release / name).is_file():
-            continue
-        found.append(name)
-        if name.endswith((".txt", ".in", ".lock")):
-            for line in (release / name).read_text("utf-8", "replace").splitlines():
-                if included := re.match(r"\s*(?:-r|-c|--requirement|--constraint)[ =]\s*(\S+)", line):
-                    pending.append(str(Path(name).parent / included[1]))
-    return found
 
 
 def _own_files(release: Path) -> list[Path]:
     return sorted(
         path
         for path in release.rglob("*")
-        if path.is_file()
-        and not path.is_symlink()
+        if (path.is_symlink() or path.is_file())
         and not {".venv", ".release", "__pycache__"} & set(path.relative_to(release).parts)
     )

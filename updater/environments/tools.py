@@ -24,13 +24,21 @@ _LEAKS = {
 }  # fmt: skip
 
 
-def child_environment() -> dict[str, str]:
-    """The environment of an installer: index, proxy and certificate settings stay, what would redirect it goes.
+def child_environment(secrets: Sequence[str] = ()) -> dict[str, str]:
+    """The environment of an installer: index, proxy and certificate settings stay, what would redirect it goes, and so do
+    the variables named by ``secrets``: build backends run code that strangers wrote.
 
-    Interpreters are not downloaded: nothing outside the root is written apart from uv's own cache.
+    Interpreters are not downloaded: nothing outside the root is written apart from uv's own cache. Nothing is installed
+    editable: an environment that points elsewhere would change with what it points to.
     """
-    env = {name: value for name, value in os.environ.items() if name not in _LEAKS}
-    return {**env, "UV_PYTHON_DOWNLOADS": "never", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
+    env = {name: value for name, value in os.environ.items() if name not in _LEAKS and name not in secrets}
+    return {
+        **env,
+        "UV_PYTHON_DOWNLOADS": "never",
+        "UV_NO_EDITABLE": "1",
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "PIP_NO_INPUT": "1",
+    }
 
 
 def find_uv() -> str | None:

@@ -196,6 +196,7 @@ class Build(Phase):
             release, tx.config.environment,
             donors=donors, keep_fds=tx.lock.fds, record=lock.child_record(tx.layout),
             on_line=lambda line: tx.progress.tell(line), check=tx.cancel.check, warn=tx.warn,
+            secrets=(tx.config.source.token_env,),
         )  # fmt: skip
         if tx.request.rebuild:
             verification.replace_environment(tx.layout, store.find(tx.layout, release.name), record.as_json())
