@@ -143,6 +143,7 @@ class ReleaseFiles:
     RECORD = ".release/release.json"
     SUMS = ".release/SHA256SUMS"
     MANIFEST = ".release/manifest"
+    BYTECODE = ".release/bytecode"
     LINKS = ".release/links.json"
     SHADOWED = ".release/shadowed"
     UNFINISHED = ".release/unfinished"

@@ -5,8 +5,17 @@ nothing. Equal requirements and an equal Python make it a clone of hard links of
 """
 
 from updater.environments.build import build, rebuild, restore
-from updater.environments.inspect import edit_of, problem_of
+from updater.environments.inspect import damage_of, edit_of, problem_of
 from updater.environments.record import EnvironmentRecord
 from updater.environments.tools import describe_tool
 
-__all__ = ["EnvironmentRecord", "build", "describe_tool", "edit_of", "problem_of", "rebuild", "restore"]
+__all__ = [
+    "EnvironmentRecord",
+    "build",
+    "damage_of",
+    "describe_tool",
+    "edit_of",
+    "problem_of",
+    "rebuild",
+    "restore",
+]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from updater import durable
 from updater.config import EnvironmentConfig
-from updater.environments import inspect, installers, origins, requirements, tools
+from updater.environments import bytecode, inspect, installers, origins, requirements, tools
 from updater.environments.listing import listing
 from updater.environments.record import EnvironmentRecord
 from updater.environments.requirements import Requirements
@@ -143,7 +143,7 @@ def _build(site: Site, donors: Sequence[Path]) -> EnvironmentRecord:
         if cloned is None:
             installers.create(site, tool, python)
         installers.install(site, tool, wanted, stale=cloned.stale if cloned else None)
-    compile_tree(site, donors)
+    bytecode.compile_tree(site, donors)
     return EnvironmentRecord(
         tool="venv" if tool == "venv" else "uv",
         tool_version=cloned.record.tool_version if cloned and cloned.equal else _version(tool),
@@ -254,62 +254,6 @@ def _packages(environment: Path) -> tuple[tuple[str, str], ...]:
     return tuple(sorted(found))
 
 
-def compile_tree(site: Site, donors: Sequence[Path] = ()) -> None:
-    """Byte-compile the release's own modules, so that no start is slower than another and none writes into the release.
-
-    Sources that are shared with a donor share its bytecode too (same inode, same time stamp: still valid).
-    """
-    missing = [path for path in _sources(site.release) if not _share_bytecode(site.release, path, donors)]
-    if not missing:
-        return
-    listed = site.release / ReleaseFiles.RECORDS / durable.temporary_name("compile")
-    listed.parent.mkdir(exist_ok=True)
-    try:
-        listed.write_bytes(b"".join(os.fsencode(path) + b"\n" for path in missing))
-        python = site.environment / "bin" / "python"
-        from updater import subprocesses
-
-        # A source that does not compile (a template, a test for another Python) is the application's own affair.
-        subprocesses.run(
-            [python, "-I", "-m", "compileall", "-q", "-i", listed], cwd=site.release, env=tools.child_environment(),
-            timeout=max(1.0, site.deadline - time.monotonic()), keep_fds=site.keep_fds, record=site.record, check=site.check,
-        )  # fmt: skip
-    finally:
-        listed.unlink(missing_ok=True)
-
-
-def _sources(release: Path) -> list[str]:
-    found = []
-    for directory, folders, files in os.walk(release):
-        if directory == os.fspath(release):
-            folders[:] = [name for name in folders if name not in (".venv", ".release")]
-        found += [os.path.join(directory, name) for name in files if name.endswith(".py")]
-    return found
-
-
-def _share_bytecode(release: Path, source: str, donors: Sequence[Path]) -> bool:
-    directory, name = os.path.split(source)
-    below = os.path.relpath(directory, release)
-    for donor in donors[:2]:
-        other = os.path.join(donor, below)
-        try:
-            if not os.path.samestat(os.lstat(os.path.join(other, name)), os.lstat(source)):
-                continue
-            compiled = [
-                it
-                for it in os.listdir(os.path.join(other, "__pycache__"))
-                if it.startswith(f"{name[:-3]}.cpython-")
-            ]
-            for it in compiled:
-                os.makedirs(os.path.join(directory, "__pycache__"), exist_ok=True)
-                os.link(os.path.join(other, "__pycache__", it), os.path.join(directory, "__pycache__", it))
-        except OSError:
-            continue
-        if compiled:
-            return True
-    return False
-
-
 def rebuild(
     release: Path,
     config: EnvironmentConfig,
@@ -349,6 +293,7 @@ def rebuild(
         if old.exists():
             durable.remove_tree(release / ReleaseFiles.ENVIRONMENT)
             durable.rename(old, release / ReleaseFiles.ENVIRONMENT)
+            bytecode.sweep(release)
         raise
 
 
@@ -366,3 +311,4 @@ def restore(release: Path) -> None:
         return
     durable.remove_tree(new)
     durable.rename(old, new)
+    bytecode.sweep(release)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
+import csv
+import hashlib
 import os
 import subprocess
 from collections.abc import Mapping
@@ -47,6 +51,38 @@ def edit_of(release: Path, environment: Mapping[str, Any] | None) -> str | None:
     except OSError as failure:
         return f"its environment cannot be read: {failure}"
     return "its environment was changed since it was built (something was installed or edited in .venv)"
+
+
+def damage_of(release: Path) -> str | None:
+    """Installed files that are not what their packages brought, by the hashes in each package's ``RECORD``; None if all
+    are. Reads every byte: for ``verify``, not for every swap. It does not see bytecode, for which no hash is published.
+    """
+    allowed: dict[str, set[str]] = {}  # packages may share a file: then one of them brought it
+    for record in sorted((release / ".venv").glob("lib/python*/site-packages/*.dist-info/RECORD")):
+        with (
+            contextlib.suppress(OSError, UnicodeDecodeError, csv.Error),
+            record.open(newline="", encoding="utf-8") as lines,
+        ):
+            for name, said, *_ in (row for row in csv.reader(lines) if len(row) > 1 and row[1]):
+                allowed.setdefault(os.path.normpath(record.parent.parent / name), set()).add(said)
+    found = sorted(
+        os.path.relpath(place, release) for place, said in allowed.items() if not _is_one_of(place, said)
+    )
+    if not found:
+        return None
+    more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+    return f"its environment was changed: {found[0]}{more} is not what its package brought"
+
+
+def _is_one_of(place: str, hashes: set[str]) -> bool:
+    """``hashes`` as in a RECORD: ``sha256=`` and the digest in URL-safe base64 (packaging.python.org)."""
+    for said in hashes:
+        name, _, value = said.partition("=")
+        with contextlib.suppress(OSError, ValueError), open(place, "rb") as file:
+            digest = hashlib.file_digest(file, name).digest()
+            if base64.urlsafe_b64encode(digest).rstrip(b"=").decode() == value.rstrip("="):
+                return True
+    return False
 
 
 def stat_of(python: Path) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,7 @@ def seal(layout: Layout, release: Path, manifest: artifacts.Manifest, record: Re
         extra[ReleaseFiles.VERSION] = artifacts.hash_file(release / ReleaseFiles.VERSION)
     durable.write(release / ReleaseFiles.MANIFEST, manifest.as_bytes())
     durable.write(release / ReleaseFiles.SUMS, manifest.sums(moved=moved, extra=extra))
+    _record_bytecode(release, manifest)
     durable.flush_tree(release)
     durable.write(
         release / ReleaseFiles.RECORD, json.dumps(record.as_json(), indent=2, sort_keys=True) + "\n"
@@ -78,11 +79,18 @@ def seal(layout: Layout, release: Path, manifest: artifacts.Manifest, record: Re
 
 def replace_environment(layout: Layout, release: Release, environment: Json) -> None:
     """Put a rebuilt environment on record, after it is on the disk."""
+    _record_bytecode(release.path, manifest_of(release))
     durable.flush_tree(release.path)
     record = replace(release.record, environment=environment)
     durable.write(
         release.path / ReleaseFiles.RECORD, json.dumps(record.as_json(), indent=2, sort_keys=True) + "\n"
     )
+
+
+def _record_bytecode(release: Path, manifest: artifacts.Manifest) -> None:
+    from updater.environments import bytecode
+
+    bytecode.record(release, {entry.path for entry in manifest.entries})
 
 
 def manifest_of(release: Release) -> artifacts.Manifest:
@@ -106,6 +114,8 @@ def differences(layout: Layout, release: Release) -> list[artifacts.Difference]:
     Raises:
         ReleaseChanged: the manifest itself is not.
     """
+    from updater.environments import bytecode
+
     manifest = manifest_of(release)
     links = shared.links(layout, release.version)
     moved = shared.shadowed(layout, release.version, links)
@@ -114,21 +124,35 @@ def differences(layout: Layout, release: Release) -> list[artifacts.Difference]:
     expected = {*links, *own}
 
     def ignored(path: str) -> bool:
-        top = path.split("/", 1)[0]
-        return top in OURS or path in expected or _is_bytecode(path)
+        return path.split("/", 1)[0] in OURS or path in expected
 
-    found = artifacts.compare(release.path, manifest, ignore=ignored, moved=moved)
-    return [it for it in found if not (it.what == "added" and it.path in parents)]
+    compiled = bytecode.recorded(release.path)
+    whole = artifacts.Manifest.of([*manifest.entries, *compiled.values()])
+    found = artifacts.compare(release.path, whole, ignore=ignored, moved=moved)
+    return [
+        it
+        for it in found
+        if not (it.what == "added" and (it.path in parents or _harmless(release, it.path, compiled)))
+        and not (it.what == "missing" and it.path in compiled)  # Python does without
+    ]
+
+
+def _harmless(release: Release, path: str, compiled: Mapping[str, artifacts.Entry]) -> bool:
+    """Left by somebody who ran the code by hand with another Python, and not looked at by the release's own."""
+    from updater.environments import bytecode
+
+    *above, name = path.split("/")
+    if (release.path / path).is_symlink():
+        return False
+    version = str((release.record.environment or {}).get("python_version", ""))
+    return name == bytecode.FOLDER or (
+        bytecode.FOLDER in above and not bytecode.runs_unasked(path, compiled, version)
+    )
 
 
 def _parents(inside: str) -> list[str]:
     parts = inside.split("/")
     return ["/".join(parts[:count]) for count in range(1, len(parts))]
-
-
-def _is_bytecode(path: str) -> bool:
-    """Compiled at build time, or by somebody who ran the code by hand; it follows from the sources."""
-    return "__pycache__" in path.split("/")
 
 
 def check(layout: Layout, release: Release, *, force: bool, warn: Callable[[str], None]) -> None:
@@ -147,13 +171,16 @@ def check(layout: Layout, release: Release, *, force: bool, warn: Callable[[str]
 
 def _changed(release: Release, found: list[str]) -> ReleaseChanged:
     shown = [*found[:20], *([f"and {len(found) - 20} more"] if len(found) > 20 else [])]
+    compiled = all("__pycache__/" in it for it in found)
+    anew = (
+        f"it is only bytecode: updater fetch --rebuild {release.version} --force makes it anew from the sources"
+        if compiled
+        else f"else remove releases/{release.version} and install it anew: updater fetch {release.record.tag}"
+    )
     return ReleaseChanged(
         f"{release.version} is not as it was published: {len(found)} path{'s' if len(found) > 1 else ''} differ",
         details=shown,
-        advice=(
-            f"if somebody edited it on purpose: --force takes it as it is; "
-            f"else remove releases/{release.version} and install it anew: updater fetch {release.record.tag}"
-        ),
+        advice=f"if somebody edited it on purpose: --force takes it as it is; {anew}",
     )
 
 
@@ -166,8 +193,10 @@ def report(layout: Layout, release: Release) -> Json:
     except ReleaseChanged as failure:
         found = [{"path": detail, "what": "manifest"} for detail in failure.details]
     environment = release.record.environment
-    problem = environments.problem_of(release.path, environment) or environments.edit_of(
-        release.path, environment
+    problem = (
+        environments.problem_of(release.path, environment)
+        or environments.damage_of(release.path)
+        or environments.edit_of(release.path, environment)
     )
     return {
         "version": release.version,
