@@ -137,6 +137,21 @@ def test_the_application_never_inherits_the_lock(layout: Layout) -> None:
         assert state.find(layout, "app") is not None
 
 
+def test_the_application_does_not_get_the_token_of_the_source(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_TOKEN", "ghp_secret")
+    monkeypatch.setenv("OTHER", "stays")
+    settings = config(layout, code=SLEEP)
+    [running] = control.start(layout, settings, "v1")
+    seen = psutil.Process(running.identity.pid).environ()
+    assert ("GITHUB_TOKEN" in seen, seen["OTHER"]) == (False, "stays")
+    control.stop(layout, settings, ["app"])
+    asked = config(layout, code=SLEEP, env={"GITHUB_TOKEN": "its own"})
+    [running] = control.start(layout, asked, "v1")
+    assert psutil.Process(running.identity.pid).environ()["GITHUB_TOKEN"] == "its own"
+
+
 @pytest.mark.parametrize("shell", SHELLS)
 def test_a_launcher_run_by_hand_is_the_same_start(layout: Layout, shell: str) -> None:
     """The very file that a shell uses when nothing else works; it keeps no lock that the shell holds."""

@@ -95,7 +95,7 @@ def _start_one(
         raise ProcessFailed(f"{process.name} still runs from {living.release} (pid {living.identity.pid})")
     refuse_odd_logs(layout, [process.name])
     stop(layout, config, [process.name])
-    script = launcher.write(layout, process, version)
+    script = launcher.write(layout, process, version, (config.source.token_env,))
     layout.run.mkdir(parents=True, exist_ok=True)
     layout.pid_file(process.name).unlink(missing_ok=True)
     child = subprocess.Popen(

@@ -11,6 +11,7 @@ import contextlib
 import os
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from updater import durable
@@ -85,7 +86,7 @@ if [ -f "$log" ] && [ "$(wc -c <"$log")" -gt @LOG_KEPT@ ]; then
 fi
 
 cd "$release"/@CWD@
-unset PYTHONPATH PYTHONHOME PYTHONSTARTUP VIRTUAL_ENV UPDATER_TRIAL || :
+unset PYTHONPATH PYTHONHOME PYTHONSTARTUP VIRTUAL_ENV UPDATER_TRIAL @SECRETS@ || :
 export UPDATER_ROOT="$root" UPDATER_SHARED="$root/shared" UPDATER_RELEASE=@VERSION_QUOTED@ UPDATER_PROCESS=@NAME@
 export UPDATER_TRIAL_FILE="$root/.updater/trial"
 if [ -e "$UPDATER_TRIAL_FILE" ]; then export UPDATER_TRIAL=1; fi
@@ -109,8 +110,9 @@ exec "$@" >>"$log" 2>&1 </dev/null
 """
 
 
-def text(process: ProcessConfig, version: str) -> str:
-    """The launcher's text for one process of one release."""
+def text(process: ProcessConfig, version: str, secrets: Sequence[str] = ()) -> str:
+    """The launcher's text for one process of one release. ``secrets``: variables that are updater's alone; the process
+    gets one only if its own ``env`` names it."""
     values = {
         "@BOUND@": bound.line(process),
         "@NAME@": process.name,
@@ -119,6 +121,7 @@ def text(process: ProcessConfig, version: str) -> str:
         "@LOG_KEPT@": str(LOG_KEPT),
         "@CWD@": shlex.quote(process.cwd),
         "@STARTED@": STARTED,
+        "@SECRETS@": " ".join(secrets),
         "@ENV@": "\n".join(f"export {name}={shlex.quote(value)}" for name, value in process.env.items()),
         "@COMMAND@": command(process),
     }
@@ -140,10 +143,10 @@ def command(process: ProcessConfig) -> str:
     return " ".join([word, *map(shlex.quote, rest)])
 
 
-def write(layout: Layout, process: ProcessConfig, version: str) -> Path:
+def write(layout: Layout, process: ProcessConfig, version: str, secrets: Sequence[str] = ()) -> Path:
     """Write the launcher if it is not there as it should be; returns its path."""
     path = layout.launcher(version, process.name)
-    wanted = text(process, version).encode()
+    wanted = text(process, version, secrets).encode()
     with contextlib.suppress(OSError):
         if path.read_bytes() == wanted and path.stat().st_mode & 0o111:
             return path
