@@ -125,6 +125,8 @@ def _moved(path: str, moved: Mapping[str, str]) -> str:
 
 def _sum(digest: str, path: str) -> bytes:
     raw = encode(path)
+    if raw == b"-":  # which sha256sum takes for its input
+        raw = b"./-"
     if b"\\" in raw:  # coreutils marks an escaped name by a backslash in front of the line
         return b"\\" + digest.encode() + b"  " + raw.replace(b"\\", b"\\\\") + b"\n"
     return digest.encode() + b"  " + raw + b"\n"

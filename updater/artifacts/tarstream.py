@@ -16,7 +16,11 @@ BLOCK = 512
 META = 1024**2
 """Largest pax or long-name header, in bytes."""
 
+ANNOUNCED = 8
+"""Extended headers before one member; writers make at most one of each kind."""
+
 _ZERO = bytes(BLOCK)
+_KEPT = ("path", "linkpath", "size", "GNU.sparse")
 _FILES = (b"0", b"\0", b"7")
 
 
@@ -111,6 +115,7 @@ class TarStream:
             Truncated, HostileArchive, VerificationFailed: the archive is not one.
         """
         overrides: dict[str, bytes] = {}
+        announced = 0
         while True:
             header = bytes(self.take(BLOCK))
             if header == _ZERO:
@@ -120,10 +125,13 @@ class TarStream:
             flag = header[156:157]
             size = _number(_checked(header)[124:136])
             if flag in b"xgLK" and flag:
+                announced += 1
+                if announced > ANNOUNCED:
+                    raise HostileArchive(f"more than {ANNOUNCED} headers that announce one member")
                 self._meta(flag, size, overrides)
                 continue
             yield _member(header, flag, size, overrides)
-            overrides = {}
+            overrides, announced = {}, 0
 
     def _meta(self, flag: bytes, size: int, overrides: dict[str, bytes]) -> None:
         if size > META:
@@ -137,7 +145,7 @@ class TarStream:
             comment = records.get("comment", b"").decode("ascii", "replace")
             self.commit = comment if len(comment) in (40, 64) else self.commit
             return
-        overrides.update(records)
+        overrides.update({key: value for key, value in records.items() if key.startswith(_KEPT)})
 
 
 def _checked(header: bytes) -> bytes:

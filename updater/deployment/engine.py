@@ -220,7 +220,9 @@ def explained(tx: Transaction, because: UpdaterError, *, touched: bool) -> Updat
 def _advice(tx: Transaction, because: UpdaterError) -> str | None:
     if isinstance(because, Cancelled | PreflightFailed):
         return None
-    return f"fix the release and publish it under a new tag, or see what changed: updater diff {tx.target or ''}".rstrip()
+    fix = "fix the release and publish it under a new tag"
+    there = tx.target is not None and tx.layout.release(tx.target).is_dir()
+    return f"{fix}, or see what changed: updater diff {tx.target}" if there else f"{fix}."
 
 
 def rollback_failed(

@@ -23,7 +23,7 @@ from updater.deployment.journal import Journal
 from updater.deployment.transaction import Request, Transaction
 from updater.errors import UpdaterError
 from updater.layout import Layout
-from updater.releases import service
+from updater.releases import service, store
 
 Json = dict[str, Any]
 
@@ -85,10 +85,11 @@ def begin(
         records.log(
             layout, f"{found.name} (pid {found.identity.pid}) ran without its pid file; it has it again"
         )
+    _mend_dangling_link(layout)
     before = {
         "at": records.stamp(),
         ownership.FIELD: ownership.mark(layout),
-        "in_service": service.in_service(layout).version,
+        "in_service": service.in_service(layout).release,
         "good": service.named_by(layout, layout.good),
         "previous": service.named_by(layout, layout.previous),
         "running": control.names_running(layout, config),
@@ -102,6 +103,20 @@ def begin(
         layout.ballast.unlink(missing_ok=True)  # going back needs no space but for its records
         book = Journal.create(layout, first)
     return Transaction(layout, config, held, book, cancel, request, before)
+
+
+def _mend_dangling_link(layout: Layout) -> None:
+    """A link to nothing is no release to come back to: the one that runs is, or else the one that was good."""
+    from updater.processes import state
+
+    here = service.in_service(layout)
+    if here.kind != "dangling":
+        return
+    candidates = [*(one.release for one in state.running(layout)), service.named_by(layout, layout.good)]
+    back = next((it for it in candidates if it and store.read(layout.release(it))), None)
+    if back is not None:
+        service.put_in_service(layout, back)
+        records.log(layout, f"`current` named {here.version}, which is not there; it names {back} now")
 
 
 if __name__ == "__main__":

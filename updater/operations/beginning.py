@@ -77,7 +77,7 @@ def check(root: Root) -> Json:
     layout = root.layout
     source = sources.open_source(root.config.source, cache=layout.cache)
     published = source.releases()
-    here = service.in_service(layout).version
+    here = service.in_service(layout).release
     bad = marks.read(layout).bad
     newest = versions.newest(published, root.config.source.channel)
     candidates = [it for it in published if versions.release_name(it.tag) not in bad]

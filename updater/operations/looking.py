@@ -100,9 +100,13 @@ def _advice(
     elif here.kind == "none":
         advice.append("nothing is in service: updater deploy")
     elif good and here.version != good and running is None:
-        advice.append(
-            f"`current` was pointed at {here.version} by hand; it is taken as the truth. Run its code: updater restart"
-        )
+        advice.append(f"`current` was pointed at {here.version} by hand; it is taken as the truth")
+    if running is None and here.kind == "release":
+        advice += [
+            f"{it['name']} runs from {it['release']} while {here.version} is in service: updater restart"
+            for it in found
+            if it["state"] == "running" and it["release"] not in (None, "", here.version)
+        ]
     if running and running["interrupted"]:
         advice.append("a deployment was interrupted: updater recover")
     down = [it["name"] for it in found if it["state"] != "running"]

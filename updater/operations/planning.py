@@ -57,7 +57,7 @@ def plan(root: Root, request: Request) -> Json:
     """
     layout = root.layout
     found = resolution.resolve(layout, root.config, request, remember=False)
-    here = service.in_service(layout).version
+    here = service.in_service(layout).release
     checked = checking.run(checks.all_checks(layout, root.config, found.plan(request)))
     steps = [] if found.nothing else _steps(root, found, here)
     return {

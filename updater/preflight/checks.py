@@ -36,6 +36,9 @@ class Plan:
     installed: bool
     artifact_size: int | None
     force: bool = False
+    kind: str = "deploy"
+    """What is asked for: deploy, fetch, activate or rollback."""
+    rebuild: bool = False
 
 
 def all_checks(layout: Layout, config: Config, plan: Plan) -> list[Callable[[], Check]]:
@@ -45,12 +48,15 @@ def all_checks(layout: Layout, config: Config, plan: Plan) -> list[Callable[[], 
         functools.partial(current_is_a_link, layout),
         functools.partial(enough_space, layout, plan),
         functools.partial(enough_inodes, layout),
-        functools.partial(release_in_service, layout),
+        functools.partial(marks_are_links, layout),
+        functools.partial(release_in_service, layout, plan),
         functools.partial(way_back, layout, plan),
     ]
     if plan.target:
         checks.append(functools.partial(not_marked_bad, layout, plan))
-    if plan.target and plan.installed:
+    if plan.rebuild:
+        checks.append(functools.partial(build_tool, config))  # it mends what the other check would refuse
+    elif plan.target and plan.installed:
         checks.append(functools.partial(target_environment, layout, plan.target))
     else:
         checks.append(functools.partial(build_tool, config))
@@ -99,6 +105,8 @@ def enough_space(layout: Layout, plan: Plan) -> Check:
     needed = space_needed(layout, plan)
     free = shutil.disk_usage(layout.releases).free
     text = f"{_mb(free)} free, {_mb(needed)} needed on the filesystem of releases/"
+    if free < needed and plan.installed and not plan.rebuild:
+        return warning("space", text, "nothing: going to a release that is installed needs none")
     if free < needed:
         return failed(
             "space", text, "remove old releases (`updater prune`) or old logs, or give the disk more room"
@@ -108,7 +116,7 @@ def enough_space(layout: Layout, plan: Plan) -> Check:
 
 def space_needed(layout: Layout, plan: Plan) -> int:
     """Bytes a deployment may need at most: download, tree, environment and a reserve."""
-    if plan.installed:
+    if plan.installed and not plan.rebuild:
         return RESERVE // 4
     artifact = plan.artifact_size or 20 * 1024**2
     here = service.in_service(layout)
@@ -126,6 +134,14 @@ def _size_of(tree: Path) -> int:
     return total
 
 
+def marks_are_links(layout: Layout) -> Check:
+    """A directory at ``.updater/good`` (a copy without symlinks) would fail the commit, after the outage."""
+    for link in (layout.good, layout.previous):
+        if os.path.lexists(link) and not link.is_symlink():
+            return failed("records", f"{link} is not a symlink", f"move it away: mv {link} {link}.aside")
+    return ok("records", "good and previous are as updater made them")
+
+
 def enough_inodes(layout: Layout) -> Check:
     found = os.statvfs(layout.releases)
     if found.f_files == 0:
@@ -138,8 +154,9 @@ def enough_inodes(layout: Layout) -> Check:
     return ok("inodes", f"{found.f_favail} inodes free")
 
 
-def release_in_service(layout: Layout) -> Check:
-    """The release to come back to must be whole before anything starts (F42)."""
+def release_in_service(layout: Layout, plan: Plan) -> Check:
+    """The release to come back to must be whole before anything starts (F42). Where something else is the way out, it
+    must not bar that."""
     here = service.in_service(layout)
     if here.kind != "release" or here.version is None:
         return ok("way back", "nothing is in service that could be lost")
@@ -150,11 +167,10 @@ def release_in_service(layout: Layout) -> Check:
             "nothing, if you put it there; a release that updater installs is verified before each swap",
         )  # fmt: skip
     if problem := environments.problem_of(release.path, release.record.environment):
-        return failed(
-            "release in service",
-            f"{here.version}: {problem}",
-            f"repair it first: updater fetch --rebuild {here.version}",
-        )
+        text, remedy = f"{here.version}: {problem}", f"repair it: updater fetch --rebuild {here.version}"
+        if plan.kind == "deploy" and not plan.force and plan.target != here.version:
+            return failed("release in service", text, remedy)
+        return warning("release in service", text, remedy)
     return ok("release in service", f"{here.version} can be started again")
 
 

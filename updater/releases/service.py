@@ -23,6 +23,11 @@ class InService(NamedTuple):
     target: str = ""
 
     @property
+    def release(self) -> str | None:
+        """The release in service; None also if the link names one that is not there."""
+        return self.version if self.kind == "release" else None
+
+    @property
     def problem(self) -> str | None:
         """Why nothing can be put into service while this is so; None if it can."""
         if self.kind == "occupied":

@@ -48,11 +48,7 @@ class Preflight(Phase):
 
     def do(self, tx: Transaction) -> Json:
         found: resolution.Resolved = tx.memory["resolved"]
-        plan = found.plan(tx.request)
-        wanted = checks.all_checks(tx.layout, tx.config, plan)
-        if tx.request.rebuild:  # it is there to mend what this check would refuse
-            wanted = wanted[:-1]
-        results = checking.run(wanted)
+        results = checking.run(checks.all_checks(tx.layout, tx.config, found.plan(tx.request)))
         for check in results:
             if check.result == "warning":
                 tx.warn(f"{check.name}: {check.summary}")

@@ -11,6 +11,7 @@ from updater.deployment.transaction import Request
 from updater.errors import ReleaseNotFound, TagMoved, UsageError
 from updater.layout import Layout
 from updater.preflight.checks import Plan
+from updater.processes import state
 from updater.releases import marks, service, store
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Resolved:
 
     def plan(self, request: Request) -> Plan:
         size = self.artifact.size if self.artifact else None
-        return Plan(self.version, self.installed, size, request.force)
+        return Plan(self.version, self.installed, size, request.force, request.kind, request.rebuild)
 
 
 def resolve(layout: Layout, config: Config, request: Request, *, remember: bool = True) -> Resolved:
@@ -50,7 +51,7 @@ def resolve(layout: Layout, config: Config, request: Request, *, remember: bool 
         TagMoved: the tag names other content than the release installed under it.
     """
     if request.kind in ("activate", "rollback"):
-        return _installed(layout, request)
+        return _installed(layout, config, request)
     if request.kind == "fetch" and request.rebuild:
         release = store.find(layout, str(request.wanted))
         return Resolved(
@@ -59,8 +60,8 @@ def resolve(layout: Layout, config: Config, request: Request, *, remember: bool 
     return _published(layout, config, request, remember)
 
 
-def _installed(layout: Layout, request: Request) -> Resolved:
-    here = service.in_service(layout).version
+def _installed(layout: Layout, config: Config, request: Request) -> Resolved:
+    here = service.in_service(layout).release
     if request.wanted is not None:
         release = store.find(layout, request.wanted)
     else:
@@ -75,9 +76,19 @@ def _installed(layout: Layout, request: Request) -> Resolved:
             )
         release = store.find(layout, target)
     found = Resolved(release.version, release.record.tag, True, "releases/", release.record.digest)
-    if release.version == here and not request.force and here == service.named_by(layout, layout.good):
+    if (
+        release.version == here == service.named_by(layout, layout.good)
+        and not request.force
+        and not _not_running(layout, config, here)
+    ):
         found.nothing = f"{here} is in service already; nothing to do (its processes: updater restart)"
     return found
+
+
+def _not_running(layout: Layout, config: Config, version: str) -> list[str]:
+    """The configured processes that do not run from the release, whatever the link says."""
+    running = {one.name for one in state.running(layout) if one.release == version}
+    return [name for name in config.processes if name not in running]
 
 
 def _published(layout: Layout, config: Config, request: Request, remember: bool) -> Resolved:
@@ -90,7 +101,7 @@ def _published(layout: Layout, config: Config, request: Request, remember: bool)
 
 
 def _chosen(layout: Layout, config: Config, request: Request, port: Source) -> Resolved:
-    here = service.in_service(layout).version
+    here = service.in_service(layout).release
     skipped = ""
     published: Published | None
     if request.wanted is not None:
@@ -134,7 +145,10 @@ def _chosen(layout: Layout, config: Config, request: Request, port: Source) -> R
         and found.version == here == service.named_by(layout, layout.good)
         and not request.force
     ):
-        found.nothing = found.nothing or f"{here} is in service already{skipped}; nothing to do"
+        idle = _not_running(layout, config, here)
+        if not idle or request.wanted is None:  # what somebody has stopped, a scheduled deploy does not start
+            hint = f"; not running from it: {', '.join(idle)} (updater restart)" if idle else ""
+            found.nothing = found.nothing or f"{here} is in service already{skipped}; nothing to do{hint}"
     return found
 
 
