@@ -184,12 +184,17 @@ def test_a_full_disk_in_the_middle_ends_on_the_old_release(site: Site, tmp_path:
             assert running.returncode == 130, out + err
             full.runs("v1.0.0")
             full.is_clean()
-            refused = full.updater("deploy", "v1.1.0")
+            full.publish("v1.2.0")
+            refused = full.updater("deploy", "v1.2.0")
             assert refused.code == 3 and "needed on the filesystem" in refused.err
-            (full.root / "filler").unlink()
             full.configure(watch=0.1)
-            assert full.updater("deploy", "v1.1.0").code == 0
-            full.runs("v1.1.0")
+            for command in (["deploy", "v1.1.0"], ["rollback"], ["restart"], ["recover"], ["prune", "--yes"]):
+                done = full.updater(*command)
+                assert done.code == 0, done.text
+            full.runs("v1.0.0")
+            (full.root / "filler").unlink()
+            assert full.updater("deploy", "v1.2.0").code == 0
+            full.runs("v1.2.0")
         finally:
             full.end()
     finally:

@@ -20,7 +20,7 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from updater.artifacts import Donor, Limits, Manifest, Unpacked, compare, unpack
+from updater.artifacts import Donor, Entry, Limits, Manifest, Unpacked, compare, unpack
 from updater.errors import HostileArchive, VerificationFailed
 
 Members = list[tuple[tarfile.TarInfo, bytes]]
@@ -395,3 +395,21 @@ def test_every_kind_of_change_is_seen(tmp_path: Path, change: Callable[[Path], o
     assert compare(found.tree, found.manifest) == []
     change(found.tree)
     assert [it.what for it in compare(found.tree, found.manifest)] == [what]
+
+
+def test_headers_that_announce_without_end_are_refused_before_they_fill_the_memory(tmp_path: Path) -> None:
+    raw = io.BytesIO()
+    for number in range(2000):
+        body = b"%d " % 1000 + b"k%d=" % number
+        body = body.ljust(999, b"x") + b"\n"
+        header = tarfile.TarInfo("pax")
+        header.type, header.size = tarfile.XHDTYPE, len(body)
+        raw.write(header.tobuf(tarfile.USTAR_FORMAT) + body.ljust(1024, b"\0"))
+    raw.seek(0)
+    with pytest.raises(HostileArchive, match="announce"):
+        unpack(raw, tmp_path / "out")
+
+
+def test_a_file_named_like_standard_input_is_checked_as_a_file() -> None:
+    manifest = Manifest((Entry("-", "F", 0, hashlib.sha256(b"").digest()),))
+    assert manifest.sums().endswith(b"  ./-\n")

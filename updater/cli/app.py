@@ -175,7 +175,10 @@ def _run(argv: list[str]) -> int:
             import traceback
 
             traceback.print_exc()
-        face.fail(explained)
+        try:
+            face.fail(explained)
+        except OSError:  # it is the output itself that cannot be written
+            click.echo(explained.as_text(), err=True)
         return explained.exit_code
     except Exception as failure:
         return _unforeseen(face, failure)

@@ -120,7 +120,7 @@ def rollback(ctx: click.Context, to: str | None, force: bool, reason: str) -> No
 def cancel(ctx: click.Context) -> None:
     """Cancel the running deployment; everything it did is undone."""
     face: Face = ctx.obj
-    record = deploying.cancel(operations.open_root(face.root))
+    record = deploying.cancel(face.open())
     if record["outcome"] == "cancelled":
         face.emit({"deployment": record}, lambda: face.say(record["error"]["message"]))
         return
@@ -132,7 +132,7 @@ def cancel(ctx: click.Context) -> None:
 def recover(ctx: click.Context) -> None:
     """Bring an interrupted deployment to a safe end. Every command that changes something does so first."""
     face: Face = ctx.obj
-    ctx.exit(_tell(face, deploying.recover(operations.open_root(face.root))))
+    ctx.exit(_tell(face, deploying.recover(face.open())))
 
 
 def _tell(face: Face, records: list[dict[str, Any]]) -> int:
@@ -155,7 +155,7 @@ def _tell(face: Face, records: list[dict[str, Any]]) -> int:
 def unlock(ctx: click.Context, yes: bool) -> None:
     """End whoever holds the lock, politely and then firmly, and recover."""
     face: Face = ctx.obj
-    root = operations.open_root(face.root)
+    root = face.open()
     found = holder(root.layout)
     if found is not None:
         idle = f"no progress for {output.seconds(found.idle)}" + (", stale" if found.stale else "")

@@ -17,7 +17,7 @@ from updater.operations import keeping
 def verify(ctx: click.Context, version: str | None, everything: bool) -> None:
     """Re-hash VERSION (else the release in service) against its address; look at its environment."""
     face: Face = ctx.obj
-    reports = keeping.verify(operations.open_root(face.root), version, everything=everything)
+    reports = keeping.verify(face.open(), version, everything=everything)
     sound = all(report["sound"] for report in reports)
 
     def text() -> None:
@@ -42,7 +42,7 @@ def verify(ctx: click.Context, version: str | None, everything: bool) -> None:
 @click.pass_obj
 def pin(face: Face, version: str, reason: str) -> None:
     """Never prune release VERSION."""
-    found = keeping.pin(operations.open_root(face.root), version, reason)
+    found = keeping.pin(face.open(), version, reason)
     face.emit({"pinned": found}, lambda: face.say(f"{found} is pinned"))
 
 
@@ -51,7 +51,7 @@ def pin(face: Face, version: str, reason: str) -> None:
 @click.pass_obj
 def unpin(face: Face, version: str) -> None:
     """Let release VERSION be pruned again."""
-    found = keeping.unpin(operations.open_root(face.root), version)
+    found = keeping.unpin(face.open(), version)
     face.emit({"unpinned": found}, lambda: face.say(f"{found} is not pinned any more"))
 
 
@@ -61,7 +61,7 @@ def unpin(face: Face, version: str) -> None:
 @click.pass_obj
 def mark_bad(face: Face, version: str, reason: str) -> None:
     """Never take VERSION by itself again, nor roll back to it."""
-    found = keeping.mark_bad(operations.open_root(face.root), version, reason)
+    found = keeping.mark_bad(face.open(), version, reason)
     face.emit(
         {"bad": found},
         lambda: face.say(f"{found} is marked bad; `updater activate {found} --force` still can"),

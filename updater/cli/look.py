@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from updater import operations
 from updater.cli import output
 from updater.cli.output import Face
 from updater.errors import UsageError
@@ -20,7 +19,7 @@ Json = dict[str, Any]
 @click.pass_obj
 def releases(face: Face) -> None:
     """Installed releases, newest first."""
-    found = looking.releases(operations.open_root(face.root))
+    found = looking.releases(face.open())
 
     def text() -> None:
         if not found:
@@ -54,7 +53,7 @@ def _release_row(it: Json) -> list[str]:
 @click.pass_obj
 def history(face: Face, limit: int) -> None:
     """Past deployments, newest first."""
-    root = operations.open_root(face.root)
+    root = face.open()
     found = looking.history(root, limit=limit)
 
     def text() -> None:
@@ -85,7 +84,7 @@ def _history_row(it: Json) -> list[str]:
 @click.pass_obj
 def progress(face: Face, follow: bool) -> None:
     """Where the running deployment stands; else how the last one ended."""
-    root = operations.open_root(face.root)
+    root = face.open()
     found = looking.progress(root)
     shown = None
     while follow and found and found["outcome"] is None and not found["interrupted"]:
@@ -120,7 +119,7 @@ def _progress_line(found: Json) -> str:
 @click.pass_obj
 def logs(face: Face, process: str | None, follow: bool, lines: int) -> None:
     """The log of PROCESS; without one, updater's own (`errors`: only what went wrong)."""
-    root = operations.open_root(face.root)
+    root = face.open()
     path = looking.log_file(root, process)
     if face.json:
         if follow:
@@ -156,7 +155,7 @@ def _follow_file(path: Any) -> None:
 @click.pass_obj
 def diff(face: Face, version: str | None) -> None:
     """What changes from the release in service to VERSION (else the previous good one): files and packages."""
-    found = looking.diff(operations.open_root(face.root), version)
+    found = looking.diff(face.open(), version)
 
     def text() -> None:
         face.say(output.bold(f"{found['from']} → {found['to']}"))

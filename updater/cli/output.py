@@ -7,12 +7,15 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from updater.durable import encodable
 from updater.errors import UpdaterError
+
+if TYPE_CHECKING:
+    from updater.operations import Root
 
 
 @dataclass
@@ -23,6 +26,15 @@ class Face:
     json: bool = False
     verbose: bool = False
     quiet: bool = False
+
+    def open(self) -> Root:
+        """The root, for a command that must work whatever is wrong with ``updater.toml``."""
+        from updater import operations
+
+        root = operations.open_root(self.root, tolerant=True)
+        if root.wrong is not None:
+            self.warn(f"{root.wrong.message}: {'; '.join(root.wrong.details)}")
+        return root
 
     def emit(self, data: Any, text: Callable[[], None]) -> None:
         """Print the result: ``data`` as the one JSON document, or ``text()`` for people."""

@@ -41,7 +41,7 @@ def start(face: Face, processes: tuple[str, ...], wait: bool) -> None:
 @click.pass_obj
 def stop(face: Face, processes: tuple[str, ...]) -> None:
     """Stop PROCESSES (else all): politely, then firmly."""
-    found = running.stop(operations.open_root(face.root), processes)
+    found = running.stop(face.open(), processes)
     face.emit(
         {"stopped": found},
         lambda: face.say(f"stopped {', '.join(found)}" if found else "nothing was running"),
@@ -62,7 +62,7 @@ def restart(face: Face, processes: tuple[str, ...], wait: bool) -> None:
 @click.pass_obj
 def force_stop(face: Face, yes: bool) -> None:
     """Kill every managed process at once, without asking it."""
-    root = operations.open_root(face.root)
+    root = face.open()
     if living := running.present(root):
         output.confirm(f"Kill {', '.join(living)} without asking them?", yes=yes, face=face)
     found = running.force_stop(root)

@@ -196,10 +196,13 @@ _VERBS: tuple[tuple[type[UpdaterError], str], ...] = (
 def explained(tx: Transaction, because: UpdaterError, *, touched: bool) -> UpdaterError:
     """The failure as a user needs to hear it: which release, what became of it, what runs now, what to do next."""
     version = tx.target or tx.request.wanted
-    now = f"{tx.origin} is in service" if tx.origin else "no release is in service, as before"
-    state = f"{now}, untouched." if not touched else f"{now} again." if tx.origin else f"{now}."
+    back = tx.memory.get("back_to") or tx.origin
+    now = f"{back} is in service" if back else "no release is in service, as before"
+    state = f"{now}, untouched." if not touched else f"{now} again." if back else f"{now}."
     if idle := [name for name in tx.config.processes if tx.origin and name not in tx.running_before]:
         state += f" Not running, as before: {', '.join(idle)}."
+    if down := tx.memory.get("stays_down"):
+        state = f"{now}; not started again: {', '.join(down)}."
     verb = next((verb for kind, verb in _VERBS if isinstance(because, kind)), None)
     if isinstance(because, Cancelled):
         message = f"the deployment of {version} was cancelled; {now}"

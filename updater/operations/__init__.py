@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from updater.errors import NotARoot
+from updater.errors import ConfigError, NotARoot
 from updater.layout import Layout
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ class Root:
 
     layout: Layout
     config: Config
+    wrong: ConfigError | None = None
+    """What is wrong with ``updater.toml``; ``config`` then holds what the release in service was started with."""
 
     @contextlib.contextmanager
     def changing(self, operation: str, *, wait: float = 5.0) -> Iterator[lock.Lock]:
@@ -67,8 +69,10 @@ def _not_a_root(why: str) -> NotARoot:
     )
 
 
-def open_root(given: str | os.PathLike[str] | None = None) -> Root:
+def open_root(given: str | os.PathLike[str] | None = None, *, tolerant: bool = False) -> Root:
     """Find a root and read its configuration.
+
+    ``tolerant``: a mistake in it is no hindrance. Looking, stopping and recovering must not depend on a typing error.
 
     Raises:
         NotARoot, ConfigError.
@@ -76,4 +80,18 @@ def open_root(given: str | os.PathLike[str] | None = None) -> Root:
     from updater import configfile
 
     layout = find_root(given)
-    return Root(layout, configfile.load(layout.config))
+    try:
+        return Root(layout, configfile.load(layout.config))
+    except ConfigError as wrong:
+        if not tolerant:
+            raise
+        return Root(layout, _last_known(layout), wrong)
+
+
+def _last_known(layout: Layout) -> Config:
+    from updater.config import Config
+    from updater.processes import bound
+    from updater.releases import service
+
+    version = service.in_service(layout).release
+    return Config(layout.config, processes=bound.of_release(layout, version) if version else {})

@@ -10,7 +10,14 @@ from updater import durable, health, ownership
 from updater.deployment.engine import Phase
 from updater.deployment.phases import housekeeping
 from updater.deployment.transaction import Stopwatch, Transaction
-from updater.errors import Cancelled, HealthFailed, ProcessFailed, RollbackFailed, UpdaterError
+from updater.errors import (
+    Cancelled,
+    DeploymentFailed,
+    HealthFailed,
+    ProcessFailed,
+    RollbackFailed,
+    UpdaterError,
+)
 from updater.processes import bound, control, forced, proof
 from updater.releases import marks, service, shared
 
@@ -38,25 +45,36 @@ class Stop(Phase):
         """Start what ran before, by the configuration it ran with: the present one may be meant for the release that
         failed (F51). From here on that is the deployment's configuration."""
         ran = [str(name) for name in tx.before.get("running") or ()]
-        if not tx.origin or not ran or _stays_down(tx, ran):
+        back = _back_to(tx)
+        if not back or not ran or _stays_down(tx, ran):
             return
-        tx.config = bound.configuration(tx.layout, tx.config, tx.origin, ran)
+        tx.config = bound.configuration(tx.layout, tx.config, back, ran)
         names = tx.running_before
         if unknown := [name for name in ran if name not in names]:
             tx.warn(f"{', '.join(unknown)} ran before, and nothing tells how to start it")
-        tx.progress.tell(f"starting {', '.join(names)} of {tx.origin} again")
+        tx.progress.tell(f"starting {', '.join(names)} of {back} again")
         try:
-            control.start(tx.layout, tx.config, tx.origin, names)
-            health.wait_healthy(tx.layout, tx.config, tx.origin, names)
+            control.start(tx.layout, tx.config, back, names)
+            health.wait_healthy(tx.layout, tx.config, back, names)
         except UpdaterError as failure:
             if _stays_down(tx, ran):
                 return
             raise RollbackFailed(
-                f"{tx.origin} is back at `current` but is not healthy: {failure.message}",
+                f"{back} is back at `current` but is not healthy: {failure.message}",
                 details=failure.details,
             ) from failure
         finally:
             outage(tx)
+
+
+def _back_to(tx: Transaction) -> str | None:
+    """The release to come back to: what somebody pointed `current` at by hand meanwhile, else the one before."""
+    here = service.in_service(tx.layout).release
+    if here is None or here in (tx.target, tx.origin):
+        return tx.origin
+    tx.warn(f"`current` was pointed at {here} by hand meanwhile; that is taken as the truth")
+    tx.memory["back_to"] = here
+    return here
 
 
 def _stays_down(tx: Transaction, ran: list[str]) -> bool:
@@ -180,6 +198,10 @@ class Commit(Phase):
         tx.cancel.check()
         tx.cancel.shield()
         target = tx.must_target()
+        if (here := service.in_service(tx.layout)).version != target:
+            raise DeploymentFailed(
+                f"`current` names {here.version or 'nothing'} now, not {target}: somebody changed it"
+            )
         after = _marks_after(tx)
         previous = marks.rollback_target(after, target, [*after.good])
         _link(tx, "previous", previous)

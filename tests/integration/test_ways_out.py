@@ -1,0 +1,265 @@
+"""However somebody got there, there is a way out, and what is said is so."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.integration.test_cancel import in_phase
+from tests.site import Site, eventually
+from updater.deployment import journal
+
+
+def holder_pid(site: Site) -> int:
+    fields = dict(line.split("=", 1) for line in site.layout.lock_owner.read_text().splitlines())
+    return int(fields["pid"])
+
+
+def interrupted(site: Site) -> None:
+    """v1.0.0 is good, and the deployment of v1.1.0 was killed while it watched."""
+    site.deployed("v1.0.0")
+    site.publish("v1.1.0")
+    site.configure(watch=60)
+    running = site.start("deploy", "v1.1.0")
+    eventually(lambda: in_phase(site, "watch"), "phase watch")
+    os.kill(holder_pid(site), signal.SIGKILL)
+    running.communicate(timeout=60)
+    site.configure(watch=0.1)
+
+
+def test_ctrl_c_before_the_deployment_is_accepted_ends_as_the_deployment_ends(site: Site) -> None:
+    site.deployed("v1.0.0", "v1.1.0")
+    for _ in range(3):
+        running = site.start("activate", "v1.0.0")
+        eventually(lambda it=running: _worker_of(it.pid), "the worker was started")
+        running.send_signal(signal.SIGINT)
+        out, err = running.communicate(timeout=60)
+        assert running.returncode == 130, out + err
+        site.runs("v1.1.0")
+    site.is_clean()
+
+
+def _worker_of(pid: int) -> bool:
+    listing = subprocess.run(
+        ["ps", "-o", "args=", "--ppid", str(pid)], capture_output=True, text=True, check=False
+    )
+    return "updater.deployment.worker" in listing.stdout
+
+
+def test_a_recovery_is_not_broken_off_by_ctrl_c(site: Site) -> None:
+    interrupted(site)
+    running = site.start("recover")
+    eventually(
+        lambda: (
+            any(journal.read(path).recoveries for path in journal.unfinished(site.layout))
+            or running.poll() is not None
+        ),
+        "the recovery has begun",
+    )
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=60)
+    site.runs("v1.0.0")
+    site.is_clean()
+    assert running.returncode in (0, 130), out + err
+    assert site.updater("recover").out.startswith("nothing to recover")
+
+
+def test_cancel_leaves_alone_who_recovers(site: Site) -> None:
+    interrupted(site)
+    running = site.start("pin", "v1.0.0")
+    eventually(
+        lambda: (
+            (site.layout.lock_owner.exists() and "pin" in site.layout.lock_owner.read_text())
+            or running.poll() is not None
+        ),
+        "pin is at work",
+    )
+    site.updater("cancel")
+    out, err = running.communicate(timeout=60)
+    assert running.returncode == 0, out + err
+    site.runs("v1.0.0")
+
+
+def test_a_recovery_that_fails_for_good_says_so_by_its_exit_code(site: Site) -> None:
+    interrupted(site)
+    shutil.rmtree(site.layout.release("v1.0.0"))
+    codes = [site.updater("recover").code for _ in range(4)]
+    assert 5 in codes and codes[-1] == 0, codes
+    assert [
+        it for it in site.status()["processes"] if it["release"] == "v1.1.0" and it["state"] == "running"
+    ] == []
+
+
+def test_a_dangling_link_is_mended_by_the_next_deployment_even_if_that_fails(site: Site) -> None:
+    site.deployed("v1.0.0", "v1.1.0")
+    site.layout.current.unlink()
+    site.layout.current.symlink_to("releases/v9")
+    assert site.updater("check").out.startswith("v1.1.0 is available")
+    site.publish("v1.2.0", "sick")
+    done = site.updater("deploy", "v1.2.0")
+    assert done.code == 4 and "v1.1.0 is in service again" in done.text, done.text
+    site.runs("v1.1.0")
+
+
+def test_nothing_to_do_is_only_said_when_the_release_runs(site: Site) -> None:
+    site.deployed("v1.0.0", "v1.1.0")
+    assert site.updater("stop").code == 0
+    idle = site.updater("deploy")
+    assert idle.code == 0 and "not running from it: web" in idle.out
+    assert site.updater("activate", "v1.1.0").code == 0
+    site.runs("v1.1.0")
+    assert "nothing to do" in site.updater("activate", "v1.1.0").out
+    site.layout.current.unlink()
+    site.layout.current.symlink_to("releases/v1.0.0")
+    assert any("runs from v1.1.0 while v1.0.0 is in service" in it for it in site.status()["advice"])
+
+
+@pytest.mark.parametrize("removed", [".updater", ".updater/journal", ".updater/run"])
+def test_updaters_own_directory_removed_during_a_deployment(site: Site, removed: str) -> None:
+    site.deployed("v1.0.0")
+    site.publish("v1.1.0")
+    site.configure(watch=3)
+    running = site.start("deploy", "v1.1.0")
+    eventually(lambda: in_phase(site, "watch"), "phase watch")
+    shutil.rmtree(site.root / removed)
+    second = site.updater("activate", "v1.0.0")
+    assert second.code == 6, second.text
+    out, err = running.communicate(timeout=60)
+    assert running.returncode in (0, 4), out + err
+    site.configure(watch=0.1)
+    assert site.updater("recover").code == 0
+    site.runs("v1.1.0" if running.returncode == 0 else "v1.0.0")
+
+
+def test_a_link_that_is_swapped_by_hand_during_a_deployment_is_not_called_a_success(site: Site) -> None:
+    site.deployed("v1.0.0", "v1.1.0")
+    site.publish("v1.2.0")
+    site.configure(watch=2)
+    running = site.start("deploy", "v1.2.0")
+    eventually(lambda: in_phase(site, "watch"), "phase watch")
+    subprocess.run(["ln", "-sfn", "releases/v1.0.0", "current"], cwd=site.root, check=True)
+    out, err = running.communicate(timeout=60)
+    assert running.returncode == 4 and "somebody changed it" in err, out + err
+    assert "v1.0.0 is in service again" in err
+    site.runs("v1.0.0")
+
+
+def test_a_directory_in_the_place_of_updaters_link_is_found_before_the_outage(site: Site) -> None:
+    site.deployed("v1.0.0")
+    site.publish("v1.1.0")
+    site.layout.good.unlink()
+    site.layout.good.mkdir()
+    done = site.updater("deploy", "v1.1.0")
+    assert done.code == 3 and ".updater/good.aside" in done.text, done.text
+    site.runs("v1.0.0")
+
+
+def test_a_clock_that_went_back_does_not_mix_up_deployments(site: Site) -> None:
+    site.deployed("v1.0.0")
+    (old,) = journal.closed(site.layout)
+    for number in range(60):
+        shutil.copy(old, old.with_name(f"20991231T2359{number:02}-{number:06x}.jsonl"))
+    site.deployed("v1.1.0")
+    progress = site.updater("--json", "progress").json
+    assert (progress["to"], progress["outcome"]) == ("v1.1.0", "succeeded")
+
+
+def test_a_typing_error_in_the_configuration_bars_no_way_out(site: Site) -> None:
+    interrupted(site)
+    right = site.layout.config.read_text()
+    site.layout.config.write_text(right + "\n[helth]\n")
+    for command in (
+        ["releases"],
+        ["history"],
+        ["verify", "v1.0.0"],
+        ["progress"],
+        ["recover"],
+        ["stop"],
+        ["force-stop", "--yes"],
+        ["unlock", "--yes"],
+    ):
+        done = site.updater(*command)
+        assert done.code == 0 and "helth" in done.err, (command, done.text)
+    assert site.updater("start").code == 2
+    assert site.updater("--json", "releases").json
+    site.layout.config.write_text(right)
+    assert site.updater("start").code == 0
+    site.runs("v1.0.0")
+
+
+def test_the_lock_of_a_stranger_is_told_by_preflight_and_by_name(site: Site) -> None:
+    site.deployed("v1.0.0")
+    stranger = subprocess.Popen(["flock", str(site.layout.lock), "sleep", "600"])
+    try:
+        eventually(lambda: "held by pid" in site.updater("preflight").out, "preflight sees the lock")
+        done = site.updater("deploy")
+        assert done.code == 6 and "flock" in done.text, done.text
+    finally:
+        stranger.kill()
+        stranger.wait()
+        subprocess.run(["pkill", "-f", "sleep 600"], check=False)
+
+
+def test_a_python_that_has_gone_from_under_the_release_in_service_bars_no_way_out(site: Site) -> None:
+    """F42: what repairs it, and what leads away from it, must not be refused for it."""
+    site.deployed("v1.0.0", "v1.1.0")
+    python = site.layout.release("v1.1.0") / ".venv" / "bin" / "python"
+
+    def gone() -> None:
+        python.unlink()
+        python.symlink_to("/nonexistent/python3.11")
+
+    gone()
+    site.publish("v1.2.0")
+    refused = site.updater("deploy", "v1.2.0")
+    assert refused.code == 3 and "updater fetch --rebuild v1.1.0" in refused.text
+    assert site.updater("fetch", "--rebuild", "v1.1.0").code == 0
+    assert site.updater("restart").code == 0
+    site.runs("v1.1.0")
+    gone()
+    assert site.updater("rollback").code == 0
+    site.runs("v1.0.0")
+
+
+def test_a_word_that_is_no_text_ends_one_deployment_and_no_more(site: Site) -> None:
+    site.deployed("v1.0.0")
+    odd = subprocess.run(
+        [*map(os.fsencode, site.command("deploy")), b"v1.1\xff"],
+        env=site.env(),
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    assert odd.returncode in (2, 8), odd.stderr
+    site.deployed("v1.1.0")
+    site.runs("v1.1.0")
+
+
+def test_a_reader_that_has_seen_enough_is_no_failure(site: Site) -> None:
+    site.deployed("v1.0.0")
+    text = f"'{site.command()[0]}' status | true; '{site.command()[0]}' history | head -c 1 >/dev/null"
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", text], env=site.env(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+
+
+def test_output_that_cannot_be_written_is_a_failure_without_a_traceback(site: Site, tmp_path: Path) -> None:
+    site.deployed("v1.0.0")
+    if not os.path.exists("/dev/full"):
+        pytest.skip("no /dev/full here")
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            site.command("--json", "status"),
+            env=site.env(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode != 0 and "Traceback" not in done.stderr
