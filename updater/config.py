@@ -86,6 +86,18 @@ class HealthConfig:
 
 
 @dataclass(frozen=True)
+class BackupConfig:
+    keep: int = 5
+    databases: tuple[str, ...] = ()
+    """SQLite files that must be there, relative to ``shared/``; others are found by themselves."""
+    exclude: tuple[str, ...] = ()
+    """Patterns of paths relative to ``shared/`` that are left out."""
+    logs: bool = True
+    max_log_size: int = 64 * 1024**2
+    """Bytes; of a log of more than twice that only the end is kept."""
+
+
+@dataclass(frozen=True)
 class Config:
     file: Path
     name: str = "app"
@@ -96,3 +108,4 @@ class Config:
     environment: EnvironmentConfig = field(default_factory=EnvironmentConfig)
     processes: Mapping[str, ProcessConfig] = field(default_factory=dict)
     health: HealthConfig = field(default_factory=HealthConfig)
+    backup: BackupConfig = field(default_factory=BackupConfig)

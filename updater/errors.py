@@ -106,6 +106,12 @@ class StorageFailed(DeploymentFailed):
     code = "storage"
 
 
+class BackupFailed(DeploymentFailed):
+    """A backup could not be made or put back; the data are as they were."""
+
+    code = "backup"
+
+
 class RollbackFailed(UpdaterError):
     """The deployment failed and so did the way back."""
 
@@ -146,6 +152,12 @@ class ReleaseChanged(VerificationFailed):
     """Files of an installed release differ from its manifest."""
 
     code = "release-changed"
+
+
+class BackupDamaged(VerificationFailed):
+    """A backup is not as it was written."""
+
+    code = "backup-damaged"
 
 
 class SourceFailed(UpdaterError):

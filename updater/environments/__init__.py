@@ -4,10 +4,16 @@ Built where it stays, by uv or by ``venv`` and pip; byte-compiled and read-only,
 nothing. Equal requirements and an equal Python make it a clone of hard links of an earlier release's environment.
 """
 
-from updater.environments.build import build, rebuild, restore
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from updater.environments.inspect import damage_of, edit_of, problem_of
 from updater.environments.record import EnvironmentRecord
-from updater.environments.tools import describe_tool
+
+if TYPE_CHECKING:
+    from updater.environments.build import build, rebuild, restore
+    from updater.environments.tools import describe_tool
 
 __all__ = [
     "EnvironmentRecord",
@@ -19,3 +25,14 @@ __all__ = [
     "rebuild",
     "restore",
 ]
+
+_BUILDING = {"build": "build", "rebuild": "build", "restore": "build", "describe_tool": "tools"}
+
+
+def __getattr__(name: str) -> Any:
+    """What builds is imported when something is built (PEP 562): going to an installed release needs none of it."""
+    if name not in _BUILDING:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(f"{__name__}.{_BUILDING[name]}"), name)

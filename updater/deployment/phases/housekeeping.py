@@ -43,19 +43,23 @@ def to_prune(sealed: Mapping[str, str], found: Marks, keep: int, protected: Coll
 
 
 def protected(layout: Layout) -> set[str]:
-    """Releases that must stay whatever the numbers say: in service, good, previous, or run from by a live process."""
+    """Releases that must stay whatever the numbers say: in service, good, previous."""
     named = {
         service.in_service(layout).version,
         service.named_by(layout, layout.good),
         service.named_by(layout, layout.previous),
     }
-    return {version for version in named if version} | set(proof.in_use(layout))
+    return {version for version in named if version}
 
 
 def plan(layout: Layout, keep: int) -> list[str]:
     """What :func:`remove` would be asked to remove now. Reads only."""
     sealed = {release.version: release.record.installed_at for release in store.installed(layout)}
-    return to_prune(sealed, marks.read(layout), keep, protected(layout))
+    surplus = to_prune(sealed, marks.read(layout), keep, protected(layout))
+    if not surplus:
+        return []  # no need to look at every process of the machine
+    in_use = proof.in_use(layout)
+    return [version for version in surplus if version not in in_use]
 
 
 def remove(layout: Layout, version: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from updater import durable, environments, lock, records, versions
 from updater import preflight as checking
 from updater.deployment.engine import Phase
-from updater.deployment.phases import fetching, resolution
+from updater.deployment.phases import resolution
 from updater.deployment.transaction import Transaction
 from updater.errors import DigestMismatch, VerificationFailed
 from updater.layout import ReleaseFiles
@@ -69,6 +69,8 @@ class Fetch(Phase):
         return not tx.facts["resolve"]["installed"]
 
     def do(self, tx: Transaction) -> Json:
+        from updater.deployment.phases import fetching
+
         found: resolution.Resolved = tx.memory["resolved"]
         staging = self.staging(tx)
         durable.remove_tree(staging)
@@ -101,6 +103,8 @@ class Verify(Phase):
         return not tx.facts["resolve"]["installed"]
 
     def do(self, tx: Transaction) -> Json:
+        from updater.deployment.phases import fetching
+
         found: resolution.Resolved = tx.memory["resolved"]
         unpacked = tx.memory["unpacked"]
         try:
@@ -214,6 +218,8 @@ class Seal(Phase):
         return not tx.facts["resolve"]["installed"] and not tx.memory.get("same")
 
     def do(self, tx: Transaction) -> Json:
+        from updater.deployment.phases import fetching
+
         found: resolution.Resolved = tx.memory["resolved"]
         unpacked, release = tx.memory["unpacked"], tx.layout.release(tx.must_target())
         shared.link(tx.layout, release.name, tx.config.shared)
