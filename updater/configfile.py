@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from updater.config import (
+    BackupConfig,
     Config,
     EnvironmentConfig,
     HealthConfig,
@@ -116,6 +117,15 @@ def _inside(value: Any) -> str:
     return str(path)
 
 
+def _several(read: Callable[[Any], str], example: str) -> Callable[[Any], tuple[str, ...]]:
+    def read_all(value: Any) -> tuple[str, ...]:
+        if not isinstance(value, list):
+            raise _Wrong(f"must be a list such as {example}")
+        return tuple(map(read, value))
+
+    return read_all
+
+
 _signal = _one_of("TERM", "INT", "QUIT", "HUP")
 
 SECTIONS: dict[str, tuple[Key, ...]] = {
@@ -139,6 +149,13 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
         Key("tool", _one_of("auto", "uv", "venv"), '"auto"', "What builds it: uv, or plain venv and pip; auto takes uv where it is installed."),
         Key("requirements", _words, None, "Files inside the release to install from. Left out: uv.lock, pylock.toml, requirements*.txt or pyproject.toml, whichever is found first.", '["requirements.txt"]'),
         Key("timeout", _number(1, 86400), "1800.0", "Seconds a build may take."),
+    ),
+    "backup": (
+        Key("keep", _number(1, 1000, whole=True), "5", "How many backups stay; one that a retained release may need, and one with a label, always do."),
+        Key("databases", _several(_inside, '["data/trades.db"]'), "[]", "SQLite databases that must be there, relative to shared/. Others are found by themselves.", '["data/trades.db"]'),
+        Key("exclude", _several(_inside, '["data/cache/*"]'), "[]", "Patterns of paths relative to shared/ that are left out.", '["data/cache/*"]'),
+        Key("logs", _yes_no, "true", "Whether shared/logs is part of a backup."),
+        Key("max_log_size", _number(4096, 2**50, whole=True), str(64 * 1024**2), "Bytes; of a log of more than twice that only the end is kept."),
     ),
     "health": (
         Key("successes", _number(1, 1000, whole=True), "3", "How many times in a row every probe must pass."),
@@ -327,6 +344,7 @@ class _Reader:
             environment=EnvironmentConfig(**found["environment"]),
             processes=self.processes(self.table(("processes",), data.get("processes", {}))),
             health=HealthConfig(**found["health"]),
+            backup=BackupConfig(**found["backup"]),
         )
 
     def source(self, values: dict[str, Any]) -> SourceConfig:

@@ -33,6 +33,11 @@ def temporary_name(name: str) -> str:
     return f"{TEMPORARY}{name}-{os.getpid()}-{os.urandom(4).hex()}"
 
 
+def is_temporary(name: str) -> bool:
+    """Whether a name is one that :func:`temporary_name` makes; what an application calls ``.tmp-…`` is its own."""
+    return _OURS.fullmatch(name) is not None
+
+
 def flush(fd: int) -> None:
     """Flush one open file to the disk itself."""
     if sys.platform == "darwin":
@@ -197,7 +202,7 @@ def sweep(directory: Path) -> list[str]:
     swept = []
     with contextlib.suppress(FileNotFoundError):
         for entry in list(os.scandir(directory)):
-            if _OURS.fullmatch(entry.name):
+            if is_temporary(entry.name):
                 if entry.is_dir(follow_symlinks=False):
                     remove_tree(Path(entry.path))
                 else:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from updater import durable
 from updater.backups import sqlite
+from updater.backups.index import BLOCK
 from updater.config import BackupConfig
 from updater.errors import BackupFailed
 from updater.layout import Layout
@@ -135,7 +136,7 @@ def unreadable(place: Path, failure: OSError) -> BackupFailed:
 
 
 def _left_out(path: str, name: str, config: BackupConfig) -> bool:
-    if path == "backups" or name.startswith((durable.TEMPORARY, ASIDE)):
+    if path == "backups" or name.startswith(ASIDE) or durable.is_temporary(name):
         return True
     if path == "logs" and not config.logs:
         return True
@@ -146,7 +147,8 @@ def _offset(path: str, size: int, config: BackupConfig) -> int:
     """Where a long log begins in the backup: in whole steps, so that its blocks stay where they are for a long time."""
     if part_of(path) != "logs" or size <= 2 * config.max_log_size:
         return 0
-    return (size // config.max_log_size - 1) * config.max_log_size
+    step = config.max_log_size // BLOCK * BLOCK
+    return (size // step - 1) * step
 
 
 def _drop_siblings(found: Gathered) -> None:

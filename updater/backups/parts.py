@@ -203,11 +203,12 @@ class _Delta:
 
     def write(self, paths: Sequence[Found]) -> list[Entry]:
         entries = [self._one(found, self.base.entries.get(found.path)) for found in paths]
-        here = {it.path for it in entries}
+        here = {it.path: it.kind for it in entries}
         marker = Found(
             CONTROL, self.base.directory, "file", 0o644, (os.geteuid(), os.getegid()), time.time_ns()
         )
-        for number, path in enumerate(sorted(self.base.entries.keys() - here)):
+        gone = [it.path for it in self.base.entries.values() if here.get(it.path) != it.kind]
+        for number, path in enumerate(sorted(gone)):
             self._spend(512)
             self.out.text(marker, f"{CONTROL}/removed/{number}", os.fsencode(path))
         return entries

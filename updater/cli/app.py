@@ -45,6 +45,9 @@ COMMANDS: dict[str, dict[str, str]] = {
         "mark-bad": "Never take a release by itself again.",
         "prune": "Remove old releases.",
     },
+    "Data": {
+        "backup": "Make, list, verify, restore and prune backups.",
+    },
     "Processes": {
         "start": "Start processes of the release in service.",
         "stop": "Stop processes.",
@@ -60,6 +63,7 @@ MODULES = {
     "status": "status",
     "releases": "look", "history": "look", "progress": "look", "logs": "look", "diff": "look",
     "verify": "keep", "pin": "keep", "unpin": "keep", "mark-bad": "keep", "prune": "keep",
+    "backup": "backup",
     "start": "run", "stop": "run", "restart": "run", "force-stop": "run", "health": "run",
 }  # fmt: skip
 

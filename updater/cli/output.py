@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -120,6 +121,21 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     for row in body:
         drawn.add_row(*(Text.from_ansi(cell) for cell in row))
     Console().print(drawn)
+
+
+@contextlib.contextmanager
+def bar(face: Face, text: str) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar of bytes on a terminal, which gets bytes done and in all; None elsewhere."""
+    if face.json or face.quiet or not sys.stdout.isatty():
+        yield None
+        return
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    with Progress(
+        TextColumn(text), BarColumn(bar_width=24), DownloadColumn(), TimeRemainingColumn(), transient=True
+    ) as shown:
+        task = shown.add_task(text, total=None)
+        yield lambda done, total: shown.update(task, completed=done, total=total)
 
 
 def size(count: float | None) -> str:

@@ -48,7 +48,7 @@ def sweep(layout: Layout) -> None:
     """Remove the temporary names that a kill has left. Only names of our own making are touched."""
     places = [
         layout.root, layout.releases, layout.own, layout.marks, layout.journal, layout.journal / "closed",
-        layout.run, layout.cache, layout.cache / "http", layout.logs, layout.launchers, layout.scripts,
+        layout.run, layout.cache, layout.cache / "http", layout.logs, layout.launchers, layout.scripts, layout.backups,
     ]  # fmt: skip
     for release in store.installed(layout):
         places += [release.path, release.path / ReleaseFiles.RECORDS, layout.launchers / release.version]

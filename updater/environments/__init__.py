@@ -12,7 +12,7 @@ from updater.environments.inspect import damage_of, edit_of, problem_of
 from updater.environments.record import EnvironmentRecord
 
 if TYPE_CHECKING:
-    from updater.environments.build import build, rebuild, restore
+    from updater.environments.building import build, rebuild, restore
     from updater.environments.tools import describe_tool
 
 __all__ = [
@@ -26,7 +26,7 @@ __all__ = [
     "restore",
 ]
 
-_BUILDING = {"build": "build", "rebuild": "build", "restore": "build", "describe_tool": "tools"}
+_BUILDING = {"build": "building", "rebuild": "building", "restore": "building", "describe_tool": "tools"}
 
 
 def __getattr__(name: str) -> Any:

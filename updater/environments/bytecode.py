@@ -20,7 +20,7 @@ from updater.artifacts.manifest import Entry, Manifest
 from updater.layout import ReleaseFiles
 
 if TYPE_CHECKING:
-    from updater.environments.build import Site
+    from updater.environments.building import Site
 
 FOLDER = "__pycache__"
 

@@ -20,7 +20,7 @@ from updater.errors import EnvironmentFailed
 from updater.layout import ReleaseFiles
 
 if TYPE_CHECKING:
-    from updater.environments.build import Site
+    from updater.environments.building import Site
 
 Word = str | os.PathLike[str]
 

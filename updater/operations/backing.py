@@ -1,0 +1,146 @@
+"""Looking after data: make, list, verify, unpack and prune backups."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from updater import records
+from updater.backups import catalogue, reading, unpacking
+from updater.backups import create as creating
+from updater.backups.catalogue import Backup
+from updater.backups.manifest import PARTS
+from updater.errors import UpdaterError, UsageError
+from updater.operations import Root
+from updater.releases import store
+
+Json = dict[str, Any]
+
+
+def create(
+    root: Root,
+    *,
+    label: str = "",
+    force: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Json:
+    """Make a backup by hand, while the application runs. ``on_progress`` gets bytes read and in all.
+
+    ``force``: a corrupt database is kept as it is instead of refused.
+
+    Raises:
+        BackupFailed: it could not be made; nothing is left behind. LockHeld.
+    """
+    with root.changing("backup"):
+        making = creating.Making("by hand", label=label, accept_damaged=force, on_progress=on_progress)
+        made = creating.create(root.layout, root.config, making)
+        records.log(root.layout, f"backup {made.id} made by hand{f': {label}' if label else ''}")
+    return as_json(made)
+
+
+def as_json(backup: Backup) -> Json:
+    """A backup for machines. ``size``: bytes of what it holds; ``stored``: of its files; ``own``: what its removal would free."""
+    manifest = backup.manifest
+    return {
+        "id": backup.id,
+        "created": manifest.created,
+        "reason": manifest.reason,
+        "label": manifest.label,
+        "release": manifest.release and manifest.release.get("version"),
+        "deployment": manifest.deployment,
+        "size": sum(part.size for part in manifest.parts.values()),
+        "stored": backup.stored,
+        "own": backup.own,
+        "parts": {name: {"files": it.files, "size": it.size} for name, it in manifest.parts.items()},
+        "databases": [
+            {"path": it.path, "user_version": it.user_version, "integrity": it.integrity}
+            for it in manifest.databases
+        ],
+        "warnings": list(manifest.warnings),
+        "path": str(backup.directory),
+    }
+
+
+def listing(root: Root) -> list[Json]:
+    """Every backup, newest first; one whose manifest cannot be read is told as damaged."""
+    rows = [{**as_json(it), "state": "ok"} for it in reversed(catalogue.found(root.layout))]
+    return rows + [{"id": it.name, "state": "damaged"} for it in catalogue.damaged(root.layout)]
+
+
+def verify(root: Root, name: str | None = None, *, everything: bool = False) -> list[Json]:
+    """Read backups to their end and compare every file with its digest; without a name the newest. Changes nothing.
+
+    Raises:
+        UsageError: there is no such backup.
+    """
+    chosen = (
+        list(reversed(catalogue.found(root.layout)))
+        if everything
+        else [catalogue.find(root.layout, name or "latest")]
+    )
+    reports = [_report(it) for it in chosen]
+    if everything:
+        reports += [
+            {
+                "id": it.name,
+                "sound": False,
+                "problem": "manifest.json is missing, damaged, or of a newer updater",
+            }
+            for it in catalogue.damaged(root.layout)
+        ]
+    return reports
+
+
+def _report(backup: Backup) -> Json:
+    try:
+        reading.prove(backup.directory)
+    except (UpdaterError, OSError) as failure:
+        return {"id": backup.id, "sound": False, "problem": str(failure)}
+    return {"id": backup.id, "sound": True, "problem": None}
+
+
+def extract(root: Root, name: str, into: Path, parts: Sequence[str] = ()) -> Json:
+    """Unpack a backup, or parts of it, into a new directory, for a look. The application is not touched.
+
+    Raises:
+        UsageError: no such backup or part, or ``into`` is there already. BackupDamaged: it is not whole.
+    """
+    backup = catalogue.find(root.layout, name)
+    wanted = _parts(backup, parts)
+    if into.exists():
+        raise UsageError(
+            f"{into} is there already", state="Nothing was changed.", advice="name a new directory."
+        )
+    into.parent.mkdir(parents=True, exist_ok=True)
+    unpacking.unpack(backup.directory, into, wanted)
+    return {"id": backup.id, "into": str(into), "parts": list(wanted)}
+
+
+def _parts(backup: Backup, parts: Sequence[str]) -> list[str]:
+    known = [name for name in PARTS if name in backup.manifest.parts]
+    for name in parts:
+        if name not in known:
+            raise UsageError(
+                f"{backup.id} has no part {name!r}",
+                state="Nothing was changed.",
+                advice=f"one of: {', '.join(known)}",
+            )
+    return list(parts) or known
+
+
+def prunable(root: Root, keep: int | None = None) -> list[str]:
+    """What :func:`prune` would remove, by id. Changes nothing."""
+    manifests = [it.manifest for it in catalogue.found(root.layout)]
+    retained = [release.version for release in store.installed(root.layout)]
+    return catalogue.to_drop(manifests, keep or root.config.backup.keep, retained)
+
+
+def prune(root: Root, keep: int | None = None) -> list[str]:
+    """Remove old backups; never one that a retained release may need, one with a label, or what it does not know."""
+    with root.changing("backup prune"):
+        removed = prunable(root, keep)
+        for name in removed:
+            catalogue.remove(root.layout, name)
+            records.log(root.layout, f"backup {name} pruned")
+    return removed
