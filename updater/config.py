@@ -98,6 +98,35 @@ class BackupConfig:
 
 
 @dataclass(frozen=True)
+class GateConfig:
+    """Questions to the application whether it may be interrupted; without any it always may."""
+
+    command: tuple[str, ...] = ()
+    """Exits with 0 if it may, with 1 if not; what it prints says why."""
+    url: str = ""
+    """Answers 204, or JSON with a boolean ``busy``, or the word ``free`` or ``busy``; 409, 423 and 503 mean busy too."""
+    file: str = ""
+    """Relative to ``shared/``; busy as long as it is there."""
+    database: str = ""
+    """A SQLite database, relative to ``shared/``, for ``busy_if``."""
+    busy_if: str = ""
+    """A query; busy if its first value is anything but 0, empty or nothing."""
+    timeout: float = 10.0
+    """Seconds one question may take."""
+    on_busy: str = "refuse"
+    wait: float = 3600.0
+    """Seconds that ``on_busy = "wait"`` waits at most."""
+    drain: tuple[str, ...] = ()
+    """A command that makes the application take on nothing new."""
+    resume: tuple[str, ...] = ()
+    """Its counterpart, run afterwards whatever happened."""
+
+    @property
+    def asks(self) -> bool:
+        return bool(self.command or self.url or self.file or self.busy_if)
+
+
+@dataclass(frozen=True)
 class Config:
     file: Path
     name: str = "app"
@@ -109,3 +138,4 @@ class Config:
     processes: Mapping[str, ProcessConfig] = field(default_factory=dict)
     health: HealthConfig = field(default_factory=HealthConfig)
     backup: BackupConfig = field(default_factory=BackupConfig)
+    gate: GateConfig = field(default_factory=GateConfig)

@@ -17,6 +17,7 @@ from updater.config import (
     BackupConfig,
     Config,
     EnvironmentConfig,
+    GateConfig,
     HealthConfig,
     ProbeConfig,
     ProcessConfig,
@@ -117,6 +118,12 @@ def _inside(value: Any) -> str:
     return str(path)
 
 
+def _query(value: Any) -> dict[str, str]:
+    if not isinstance(value, dict) or value.keys() != {"path", "busy_if"}:
+        raise _Wrong('must be { path = "…", busy_if = "SELECT …" }')
+    return {"database": _inside(value["path"]), "busy_if": _text(value["busy_if"])}
+
+
 def _several(read: Callable[[Any], str], example: str) -> Callable[[Any], tuple[str, ...]]:
     def read_all(value: Any) -> tuple[str, ...]:
         if not isinstance(value, list):
@@ -156,6 +163,17 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
         Key("exclude", _several(_inside, '["data/cache/*"]'), "[]", "Patterns of paths relative to shared/ that are left out.", '["data/cache/*"]'),
         Key("logs", _yes_no, "true", "Whether shared/logs is part of a backup."),
         Key("max_log_size", _number(4096, 2**50, whole=True), str(64 * 1024**2), "Bytes; of a log of more than twice that only the end is kept."),
+    ),
+    "gate": (
+        Key("sqlite", _query, None, "May the application be interrupted? Busy if the query's first value is anything but 0, empty or nothing.", '{ path = "data/trades.db", busy_if = "SELECT count(*) FROM trades WHERE status = \'open\'" }'),
+        Key("command", _words, None, "Or a command that exits with 0 if it may and with 1 if not; what it prints says why.", '["python", "-m", "bot.busy"]'),
+        Key("url", _matching(URL, "an http(s) address"), None, "Or an address that answers 204, or JSON with a boolean \"busy\", or the word free or busy.", '"http://127.0.0.1:8080/busy"'),
+        Key("file", _inside, None, "Or a file, relative to shared/: busy as long as it is there.", '"data/busy"'),
+        Key("timeout", _number(0.1, 3600), "10.0", "Seconds one question may take. No answer counts as busy."),
+        Key("on_busy", _one_of("refuse", "wait"), '"refuse"', "Refuse the deployment (exit code 9), or wait until it is free."),
+        Key("wait", _number(0, 30 * 86400), "3600.0", "Seconds to wait at most."),
+        Key("drain", _words, None, "A command that makes the application take on nothing new, run before it is stopped.", '["python", "-m", "bot.pause"]'),
+        Key("resume", _words, None, "Its counterpart, run afterwards, whether the deployment succeeded or not.", '["python", "-m", "bot.resume"]'),
     ),
     "health": (
         Key("successes", _number(1, 1000, whole=True), "3", "How many times in a row every probe must pass."),
@@ -345,6 +363,7 @@ class _Reader:
             processes=self.processes(self.table(("processes",), data.get("processes", {}))),
             health=HealthConfig(**found["health"]),
             backup=BackupConfig(**found["backup"]),
+            gate=self.gate(found["gate"]),
         )
 
     def source(self, values: dict[str, Any]) -> SourceConfig:
@@ -360,6 +379,14 @@ class _Reader:
         if "api_url" in values:
             values["api_url"] = values["api_url"].rstrip("/")
         return SourceConfig(**values)
+
+    def gate(self, values: dict[str, Any]) -> GateConfig:
+        values |= values.pop("sqlite", {})
+        if "resume" in values and "drain" not in values:
+            self.wrong(("gate", "resume"), "does nothing without drain")
+        if "drain" in values and "resume" not in values:
+            self.wrong(("gate", "drain"), "needs resume, or what it stopped would stay stopped")
+        return GateConfig(**values)
 
     def shared(self, table: Mapping[str, Any]) -> dict[str, str]:
         links: dict[str, str] = {}

@@ -122,6 +122,11 @@ class Layout:
         return self.own / "trial"
 
     @property
+    def drained(self) -> Path:
+        """Exists while the application has been told to take on nothing new."""
+        return self.own / "drained"
+
+    @property
     def ballast(self) -> Path:
         """A small file that a rollback on a full disk frees first."""
         return self.own / "ballast"

@@ -15,12 +15,11 @@ import contextlib
 import hashlib
 import mmap
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from updater import durable
 from updater.backups import archive, index
@@ -268,6 +267,8 @@ class _Delta:
         sums: list[bytes] = []
         numbers: list[int] = []
         at = 0
+        import tempfile
+
         with tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=str(self.writing.directory)) as changed:
             for data in archive.read(found):
                 if self.writing.check:
@@ -292,9 +293,7 @@ class _Delta:
             self._store_blocks(found, numbers, changed)
         return entry(found, digest=content.digest, start=old.start, stored="blocks")
 
-    def _store_blocks(
-        self, found: Found, numbers: Sequence[int], changed: tempfile.SpooledTemporaryFile[bytes]
-    ) -> None:
+    def _store_blocks(self, found: Found, numbers: Sequence[int], changed: IO[bytes]) -> None:
         where = f"{CONTROL}/blocks/{self.number}"
         self.number += 1
         plain = replace(found, mode=0o644)

@@ -57,13 +57,14 @@ def _uri(path: Path, options: str) -> str:
 
 
 @contextlib.contextmanager
-def reading(path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection that only reads. One that needs a recovery first (a hot journal) is opened for that.
+def reading(path: Path, *, timeout: float = TIMEOUT) -> Iterator[sqlite3.Connection]:
+    """A connection that only reads. One that needs a recovery first (a hot journal) is opened for that. ``timeout``: seconds
+    to wait for a writer that holds it exclusively.
 
     Raises:
         sqlite3.Error
     """
-    connection = sqlite3.connect(_uri(path, "mode=ro"), uri=True, timeout=TIMEOUT, isolation_level=None)
+    connection = sqlite3.connect(_uri(path, "mode=ro"), uri=True, timeout=timeout, isolation_level=None)
     try:
         try:
             connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
@@ -72,7 +73,7 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
                 raise
             connection.close()
             connection = sqlite3.connect(
-                _uri(path, "mode=rw"), uri=True, timeout=TIMEOUT, isolation_level=None
+                _uri(path, "mode=rw"), uri=True, timeout=timeout, isolation_level=None
             )
             connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         yield connection

@@ -213,6 +213,8 @@ def explained(tx: Transaction, because: UpdaterError, *, touched: bool) -> Updat
     else:
         because.state = because.state or state
         return because
+    if touched and tx.backup:
+        state += f" Nothing was lost: {tx.backup} holds the data from before."
     details = [because.message, *because.details]
     if tx.facts.get("bad") or tx.memory.get("marked_bad"):
         state = f"{version} is marked bad. {state}"
@@ -285,6 +287,7 @@ def outcome_record(notes: Run, result: str, error: UpdaterError | None, text: st
         "ended": records.stamp(),
         "seconds": seconds,
         "outage_seconds": tx.memory.get("outage"),
+        "backup": tx.backup,
         "phases": notes.phases,
         "outcome": result,
         "text": text,

@@ -92,6 +92,14 @@ class Transaction:
         return version if isinstance(version, str) and _is_name(version) else None
 
     @property
+    def backup(self) -> str | None:
+        """The backup that holds the data from before, the later one if there are two."""
+        for phase in ("stop", "backup"):
+            if isinstance(name := self.facts.get(phase, {}).get("backup"), str):
+                return name
+        return None
+
+    @property
     def running_before(self) -> list[str]:
         """The configured processes that ran before, by name."""
         names = self.before.get("running") or []

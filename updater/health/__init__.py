@@ -47,7 +47,7 @@ def ask_all(
     results = []
     for name in names:
         process = config.processes[name]
-        subject = Subject(layout, process, version)
+        subject = Subject(layout, process, version, (config.source.token_env,))
         for probe in sorted(process.probes, key=lambda it: it.type != "alive"):
             answer = ask(subject, probe, check)
             results.append(Result(name, probe, answer))
@@ -139,7 +139,11 @@ def _again(
 ) -> list[Result]:
     found = []
     for it in failing:
-        answer = ask(Subject(layout, config.processes[it.process], version), it.probe, check)
+        answer = ask(
+            Subject(layout, config.processes[it.process], version, (config.source.token_env,)),
+            it.probe,
+            check,
+        )
         if not answer.ok:
             found.append(Result(it.process, it.probe, answer))
     return found

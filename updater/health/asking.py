@@ -30,6 +30,8 @@ class Subject:
     layout: Layout
     process: ProcessConfig
     version: str
+    secrets: tuple[str, ...] = ()
+    """Variables that are updater's alone."""
 
 
 @dataclass

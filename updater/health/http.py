@@ -20,6 +20,35 @@ def get(probe: ProbeConfig, check: Check | None) -> Answer:
     return within(probe.timeout, lambda told: _ask(probe, told), silent, check)
 
 
+def fetch(url: str, timeout: float, check: Check | None) -> tuple[int, str]:
+    """Status and the beginning of the body of one GET; ``timeout`` in seconds, in all.
+
+    Raises:
+        OSError, http.client.HTTPException: no answer, or none that is HTTP.
+    """
+    probe = ProbeConfig("http", url=url, timeout=timeout)
+    found: list[tuple[int, str]] = []
+
+    def act(told: Told) -> Answer:
+        parts = urlsplit(url)
+        connection = _connection(probe)
+        try:
+            connection.connect()
+            ours: socket.socket = connection.sock
+            told.abort = lambda: ours.shutdown(socket.SHUT_RDWR)
+            path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+            connection.request("GET", path, headers={"User-Agent": "updater", "Connection": "close"})
+            answer = connection.getresponse()
+            found.append((answer.status, answer.read(BODY).decode("utf-8", "replace")))
+            return Answer(True, "")
+        finally:
+            connection.close()
+
+    if not within(timeout, act, Answer(False, ""), check).ok or not found:
+        raise TimeoutError(f"no answer within {timeout:g} s")
+    return found[0]
+
+
 def _ask(probe: ProbeConfig, told: Told) -> Answer:
     parts = urlsplit(probe.url)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")

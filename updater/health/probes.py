@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from collections.abc import Callable
@@ -61,29 +60,12 @@ def _tcp(subject: Subject, probe: ProbeConfig, check: Check | None) -> Answer:
 
 def _command(subject: Subject, probe: ProbeConfig, check: Check | None) -> Answer:
     """Run in the release's own directory and environment, as the process itself."""
-    from updater import subprocesses
+    from updater.processes import commands
 
-    release = subject.layout.release(subject.version)
-    first, *rest = probe.command
-    own = release / ".venv" / "bin"
-    word = str(own / "python") if first in ("python", "python3") else first
-    env = {
-        **{
-            name: value
-            for name, value in os.environ.items()
-            if name not in ("PYTHONPATH", "PYTHONHOME", "UPDATER_PROCESS")
-        },
-        **subject.process.env,
-        "PATH": f"{own}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
-        "VIRTUAL_ENV": str(release / ".venv"),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "UPDATER_ROOT": str(subject.layout.root),
-        "UPDATER_SHARED": str(subject.layout.shared),
-        "UPDATER_RELEASE": subject.version,
-    }
-    done = subprocesses.run(
-        [word, *rest], cwd=release / subject.process.cwd, env=env, timeout=probe.timeout, check=check
-    )
+    done = commands.run(
+        subject.layout, subject.version, probe.command, timeout=probe.timeout,
+        env=subject.process.env, cwd=subject.process.cwd, secrets=subject.secrets, check=check,
+    )  # fmt: skip
     shown = " ".join(probe.command)
     if done.timed_out:
         return Answer(

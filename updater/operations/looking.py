@@ -81,7 +81,7 @@ def _configured(layout: Layout) -> tuple[str, Mapping[str, Any], str | None]:
     import tomllib
 
     try:
-        data = tomllib.loads(layout.config.read_text(encoding="utf-8-sig"))
+        data = tomllib.loads(layout.config.read_bytes().decode().removeprefix("\ufeff"))
         processes, app = data.get("processes", {}), data.get("app", {})
         return str(app.get("name", "app")), dict(processes), None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, AttributeError, TypeError) as failure:

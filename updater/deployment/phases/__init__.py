@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from updater.deployment.engine import Phase
+from updater.deployment.phases.guard import Backup, Drain, Gate
 from updater.deployment.phases.prepare import Build, Fetch, Preflight, Resolve, Seal, Unpack, Verify
 from updater.deployment.phases.switch import Activate, Commit, Probe, Start, Stop, Watch, settle
 from updater.deployment.transaction import Request
@@ -10,7 +11,17 @@ from updater.deployment.transaction import Request
 PREPARE: tuple[Phase, ...] = (Resolve(), Preflight(), Fetch(), Verify(), Unpack(), Build(), Seal())
 """None of these touches the running application; ``updater fetch`` stops after them."""
 
-SWITCH: tuple[Phase, ...] = (Stop(), Activate(), Start(), Probe(), Watch(), Commit())
+SWITCH: tuple[Phase, ...] = (
+    Gate(),
+    Backup(),
+    Drain(),
+    Stop(),
+    Activate(),
+    Start(),
+    Probe(),
+    Watch(),
+    Commit(),
+)
 
 BY_NAME = {phase.name: phase for phase in (*PREPARE, *SWITCH)}
 

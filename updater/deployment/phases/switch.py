@@ -8,7 +8,7 @@ from typing import Any
 
 from updater import durable, health, ownership
 from updater.deployment.engine import Phase
-from updater.deployment.phases import housekeeping
+from updater.deployment.phases import guard, housekeeping
 from updater.deployment.transaction import Stopwatch, Transaction
 from updater.errors import (
     Cancelled,
@@ -39,7 +39,7 @@ class Stop(Phase):
         names = control.present(tx.layout, tx.config)
         tx.progress.tell(f"stopping {', '.join(names)}")
         control.stop(tx.layout, tx.config, names)
-        return {"stopped": names}
+        return {"stopped": names, "backup": guard.top_up(tx)}
 
     def undo(self, tx: Transaction) -> None:
         """Start what ran before, by the configuration it ran with: the present one may be meant for the release that
@@ -220,7 +220,14 @@ class Commit(Phase):
 def settle(tx: Transaction) -> None:
     """What follows the commit point: marks, the end of the trial, pruning. Done again by a recovery; no failure
     here fails a deployment that is good (F28)."""
-    for act in (_mark_good, _end_trial, housekeeping.prune, housekeeping.refill_ballast):
+    for act in (
+        _mark_good,
+        _end_trial,
+        guard.resume,
+        housekeeping.prune,
+        guard.prune,
+        housekeeping.refill_ballast,
+    ):
         try:
             act(tx)
         except (UpdaterError, OSError) as failure:
