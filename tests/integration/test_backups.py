@@ -398,15 +398,16 @@ def test_the_command_line_makes_lists_verifies_unpacks_and_prunes(site: Site) ->
     ids = [site.updater("--json", "backup", "create").json["id"] for _ in range(3)]
     assert len({made["id"], *ids}) == 4
     listed = site.updater("--json", "backup", "list").json
-    assert [it["id"] for it in listed] == [*reversed(ids), made["id"]]
-    assert site.updater("backup", "verify", "--all").out.count("sound") == 4
+    assert [it["id"] for it in listed[:4]] == [*reversed(ids), made["id"]]
+    assert [it["reason"] for it in listed[4:]] == ["before deploy v1.0.0"]
+    assert site.updater("backup", "verify", "--all").out.count("sound") == 5
     out = site.place / "out"
     assert site.updater("backup", "restore", made["id"], "--to", str(out)).code == 0
     assert (out / "data" / "trades.db").is_file()
     again = site.updater("backup", "restore", made["id"], "--to", str(out))
     assert again.code == 2 and "is there already" in again.err
     pruned = site.updater("--json", "backup", "prune", "--keep", "1", "--yes").json
-    assert pruned["removed"] == ids[:2], "the newest stays, and what has a label"
+    assert pruned["removed"] == [listed[4]["id"], *ids[:2]], "the newest stays, and what has a label"
     (site.layout.backups / ids[2] / "SHA256SUMS").write_text("rubbish")
     assert site.updater("backup", "verify", ids[2]).code == 7
     shutil.copy(

@@ -169,7 +169,7 @@ def _run(argv: list[str]) -> int:
         else:
             wrong.show()
         return UsageError.exit_code
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):  # click leaves by the second when a pipe's reader has gone
         return 0
     except OSError as failure:
         from updater.deployment.engine import storage_error
