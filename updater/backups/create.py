@@ -59,7 +59,7 @@ def create(layout: Layout, config: Config, making: Making) -> Backup:
         writing = _begin(work, making)
         manifest = _write(layout, config, making, writing, name, seq)
         _write_manifest(writing, manifest)
-        reading.prove(work, linked=writing.linked, check=making.check)
+        reading.prove_records(work, linked=writing.linked, check=making.check)
         durable.rename(work, layout.backups / name)
     except OSError as failure:
         _discard(work)
@@ -95,13 +95,20 @@ def _write(layout: Layout, config: Config, making: Making, writing: Writing, nam
     gathered = gather.gather(layout, config.backup)
     writing.warnings = gathered.warnings
     copies = _Copies(writing.directory / "copies", making)
-    with ThreadPoolExecutor(1, "integrity") as pool:  # SQLite checks while this thread compresses
+    # While this thread copies, another sees whether what can be built upon is whole; while it compresses and reads back,
+    # SQLite checks.
+    with ThreadPoolExecutor(1, "backup") as pool:
+        bases = pool.submit(_bases, layout, writing)
         databases, checks = copies.make(gathered, pool)
         total = sum(it.size for part in gathered.parts.values() for it in part)
         if making.on_progress:
             writing.on_bytes = functools.partial(_tell, making.on_progress, total)
-        written = _write_parts(layout, writing, gathered)
+        written = _write_parts(writing, gathered, bases.result())
         written["state"] = _state(layout, writing)
+        for part, it in written.items():
+            reading.prove_part(
+                writing.directory, part, it, writing.sums, linked=part in writing.linked, check=making.check
+            )
         checked = [replace(it, integrity=checks[it.path].result()) for it in databases]
     durable.remove_tree(copies.directory)
     _judge(checked, making)
@@ -173,9 +180,8 @@ class _Copies:
             part.append(Found.of(found.path + it.name.removeprefix(found.place.name), it, it.stat()))
 
 
-def _write_parts(layout: Layout, writing: Writing, gathered: Gathered) -> dict[str, Part]:
+def _write_parts(writing: Writing, gathered: Gathered, bases: Mapping[str, Base]) -> dict[str, Part]:
     written = {}
-    bases = _bases(layout, writing)
     for name, paths in gathered.parts.items():
         base = bases.get(name)
         part = parts.since(writing, base, paths) if base else None

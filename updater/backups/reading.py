@@ -344,13 +344,42 @@ def _ranges(raw: bytes) -> list[tuple[int, int]]:
     return found
 
 
-def prove(directory: Path, *, linked: Collection[str] = (), check: Check = None) -> None:
+def prove(directory: Path, *, check: Check = None) -> None:
     """Read a backup to its end: every file has the sum that was written down, every path in it the digest.
+
+    Raises:
+        BackupDamaged: the message names the file.
+    """
+    found = prove_records(directory, check=check)
+    sums = known_sums(directory)
+    for name, part in found.parts.items():
+        prove_part(directory, name, part, sums, check=check)
+
+
+def prove_part(
+    directory: Path,
+    name: str,
+    part: Part,
+    sums: Mapping[str, str],
+    *,
+    linked: bool = False,
+    check: Check = None,
+) -> None:
+    """Read the archives of one part to their end. ``linked``: the full one is shared with another backup, and was looked at.
+
+    Raises:
+        BackupDamaged
+    """
+    Reading(directory, name, part, Proof(), check, sums=sums, everything=not linked, trusted=linked).run()
+
+
+def prove_records(directory: Path, *, linked: Collection[str] = (), check: Check = None) -> Manifest:
+    """Everything in a backup but its archives: it is all there, and as it was written. Returns the manifest.
 
     ``linked``: parts whose full archive is shared with another backup and was looked at already.
 
     Raises:
-        BackupDamaged: the message names the file.
+        BackupDamaged
     """
     found = manifest(directory)
     if found is None:
@@ -369,11 +398,7 @@ def prove(directory: Path, *, linked: Collection[str] = (), check: Check = None)
             raise BackupDamaged(f"{directory.name}: {name} cannot be read: {failure.strerror}") from failure
         if seen != wanted:
             raise not_as_written(directory.name, name, seen, wanted)
-    for name, part in found.parts.items():
-        trusted = name in linked
-        Reading(
-            directory, name, part, Proof(), check, sums=sums, everything=not trusted, trusted=trusted
-        ).run()
+    return found
 
 
 def _files(found: Manifest) -> list[str]:
