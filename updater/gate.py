@@ -66,7 +66,7 @@ def _query(layout: Layout, config: Config, _version: str, _check: Check) -> Answ
 
 def _first_value(place: Path, gate: GateConfig) -> object:
     deadline = time.monotonic() + gate.timeout
-    with sqlite.reading(place, timeout=gate.timeout) as connection:
+    with sqlite.looking(place, timeout=gate.timeout) as connection:
         connection.execute("PRAGMA query_only=1")
         connection.set_progress_handler(lambda: time.monotonic() > deadline, 10_000)
         row = connection.execute(gate.busy_if).fetchone()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -356,9 +358,15 @@ def test_pruning_keeps_what_must_stay(site: Site) -> None:
 
 
 def test_a_dry_run_leaves_the_tree_byte_for_byte(site: Site) -> None:
-    """F52."""
+    """F52. A database that nobody uses gets no files beside it either."""
     site.deployed("v1.0.0")
     site.publish("v1.1.0")
+    with contextlib.closing(sqlite3.connect(site.layout.shared / "data" / "a.db")) as connection, connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("CREATE TABLE trades (id INTEGER)")
+    site.configure(
+        extra='\n[gate]\nsqlite = { path = "data/a.db", busy_if = "SELECT count(*) FROM trades" }\n'
+    )
     before = _snapshot(site.root)
     done = site.updater("deploy", "--dry-run")
     assert (

@@ -225,19 +225,3 @@ def test_a_deployment_leaves_a_backup_from_the_moment_of_the_stop(site: Site, tm
         site.deployed(tag)
     kept = site.updater("--json", "backup", "list").json
     assert 5 <= len(kept) <= 7, [it["reason"] for it in kept]
-
-
-def test_a_corrupt_database_refuses_the_deployment_before_the_stop(site: Site) -> None:
-    site.deployed("v1.0.0")
-    site.publish("v1.1.0")
-    database = site.layout.shared / "data" / "trades.db"
-    with contextlib.closing(sqlite3.connect(database)) as connection, connection:
-        connection.execute("CREATE TABLE trades (note TEXT)")
-        connection.executemany("INSERT INTO trades VALUES (?)", (("x" * 500,) for _ in range(500)))
-    raw = bytearray(database.read_bytes())
-    raw[4096 * 5 : 4096 * 9] = os.urandom(4096 * 4)
-    database.write_bytes(bytes(raw))
-    pid = site.status()["processes"][0]["pid"]
-    done = site.updater("deploy", "v1.1.0")
-    assert done.code == 4 and "is corrupt" in done.text and "untouched" in done.text, done.text
-    assert site.status()["processes"][0]["pid"] == pid

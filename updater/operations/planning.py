@@ -13,6 +13,7 @@ from updater.deployment.transaction import Request
 from updater.errors import SourceFailed
 from updater.operations import Root
 from updater.preflight import Check, checks
+from updater.preflight.plan import Plan
 from updater.releases import marks, service
 
 Json = dict[str, Any]
@@ -21,7 +22,7 @@ Json = dict[str, Any]
 def preflight(root: Root, request: Request, *, offline: bool = False) -> Json:
     """Every check for a deployment, read-only. ``offline``: the source is not asked."""
     results: list[Check] = []
-    plan = checks.Plan(target=None, installed=False, artifact_size=None, force=request.force)
+    plan = Plan(target=None, installed=False, artifact_size=None, force=request.force)
     if not offline:
         try:
             found = resolution.resolve(root.layout, root.config, request, remember=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -34,18 +36,39 @@ def failed(name: str, summary: str, remedy: str) -> Check:
     return Check(name, "failed", summary, remedy)
 
 
-def run(checks: Sequence[Callable[[], Check]]) -> list[Check]:
-    """Run every check, whatever the others say; one that cannot be made is a failed one."""
-    results = []
-    for check in checks:
+LIMIT = 20.0
+"""Seconds that one check may take; a dead network mount must not keep the others from being shown."""
+
+
+def run(checks: Sequence[Callable[[], Check]], *, limit: float = LIMIT) -> list[Check]:
+    """Run every check, all at once, whatever the others say; one that cannot be made, or not within ``limit`` seconds, is a
+    failed one."""
+    results: list[Check | None] = [None] * len(checks)
+
+    def make(number: int) -> None:
         try:
-            results.append(check())
+            results[number] = checks[number]()
         except Exception as failure:
-            name = getattr(check, "__name__", getattr(getattr(check, "func", None), "__name__", "check"))
-            results.append(
-                failed(name.replace("_", " "), f"the check could not be made: {failure}", "see errors.log")
-            )
-    return results
+            text = f"the check could not be made: {failure}"
+            results[number] = failed(_name(checks[number]), text, "see errors.log")
+
+    threads = [threading.Thread(target=make, args=(number,), daemon=True) for number in range(len(checks))]
+    for thread in threads:
+        thread.start()
+    until = time.monotonic() + limit
+    for thread in threads:
+        thread.join(max(0.0, until - time.monotonic()))
+    late = "look for a network mount or a disk that does not answer"
+    return [
+        result or failed(_name(check), f"the check did not end within {limit:g} s", late)
+        for check, result in zip(checks, results, strict=True)
+    ]
+
+
+def _name(check: Callable[[], Check]) -> str:
+    return str(
+        getattr(check, "__name__", getattr(getattr(check, "func", None), "__name__", "check"))
+    ).replace("_", " ")
 
 
 def judge(results: Sequence[Check]) -> None:

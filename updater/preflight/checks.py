@@ -7,14 +7,14 @@ import functools
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from updater import durable, environments
 from updater.config import Config
 from updater.errors import UpdaterError
 from updater.layout import Layout
-from updater.preflight import Check, failed, ok, warning
+from updater.preflight import Check, data, failed, ok, warning
+from updater.preflight.plan import Plan
 from updater.releases import marks, service, store
 
 RESERVE = 64 * 1024**2
@@ -25,20 +25,6 @@ UNPACKED_PER_BYTE = 6
 
 FIRST_ENVIRONMENT = 150 * 1024**2
 """Bytes a first environment is guessed to need; later ones are guessed from the present one."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is about to happen, as far as the checks need to know."""
-
-    target: str | None
-    """The release to put into service; None: not known (the source was not asked)."""
-    installed: bool
-    artifact_size: int | None
-    force: bool = False
-    kind: str = "deploy"
-    """What is asked for: deploy, fetch, activate or rollback."""
-    rebuild: bool = False
 
 
 def all_checks(layout: Layout, config: Config, plan: Plan) -> list[Callable[[], Check]]:
@@ -52,6 +38,16 @@ def all_checks(layout: Layout, config: Config, plan: Plan) -> list[Callable[[], 
         functools.partial(release_in_service, layout, plan),
         functools.partial(way_back, layout, plan),
     ]
+    if plan.kind != "fetch":
+        checks += [
+            functools.partial(data.databases, layout, config, plan),
+            functools.partial(data.backup_space, layout, config),
+            functools.partial(data.last_backup, layout),
+            data.emergency_tools,
+            functools.partial(data.readable_by_us, layout),
+            functools.partial(data.may_be_interrupted, layout, config, plan),
+            functools.partial(data.healthy_now, layout, config),
+        ]
     if plan.target:
         checks.append(functools.partial(not_marked_bad, layout, plan))
     if plan.rebuild:

@@ -10,7 +10,7 @@ from updater.config import Config
 from updater.deployment.transaction import Request
 from updater.errors import ReleaseNotFound, TagMoved, UsageError
 from updater.layout import Layout
-from updater.preflight.checks import Plan
+from updater.preflight.plan import Plan
 from updater.processes import state
 from updater.releases import marks, service, store
 
