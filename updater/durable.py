@@ -198,11 +198,16 @@ def _make_removable(tree: Path) -> None:
 
 
 def sweep(directory: Path) -> list[str]:
-    """Remove the temporary names that a kill left in ``directory``; call it under the lock. Returns their names."""
+    """Remove the temporary names that a kill left in ``directory``; call it under the lock. Returns their names.
+
+    What cannot be looked at or removed stays for another time: tidying up bars nobody's way.
+    """
     swept = []
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(OSError):
         for entry in list(os.scandir(directory)):
-            if is_temporary(entry.name):
+            if not is_temporary(entry.name):
+                continue
+            with contextlib.suppress(OSError):
                 if entry.is_dir(follow_symlinks=False):
                     remove_tree(Path(entry.path))
                 else:

@@ -26,7 +26,7 @@ from tests.site import Site
 from updater.backups import catalogue, create, reading, unpacking
 from updater.backups.catalogue import Backup
 from updater.config import BackupConfig, Config
-from updater.errors import BackupDamaged, BackupFailed
+from updater.errors import BackupDamaged, BackupFailed, Cancelled
 from updater.layout import Layout
 
 PARTS = ("config", "data", "logs")
@@ -417,3 +417,55 @@ def test_the_command_line_makes_lists_verifies_unpacks_and_prunes(site: Site) ->
     assert site.updater("backup", "verify", ids[2]).code == 7
     assert site.updater("backup", "verify", "nothing").code == 2
     site.runs("v1.0.0")
+
+
+def test_when_more_has_changed_than_a_delta_is_worth_the_part_is_stored_whole(layout: Layout) -> None:
+    big = layout.shared / "data" / "big"
+    for _ in range(3):
+        big.write_bytes(os.urandom(6 * MEGABYTE))
+        made = backup(layout)
+        assert made.manifest.parts["data"].delta is None
+        assert (restored(made, layout.root / "out") / "data" / "big").read_bytes() == big.read_bytes()
+
+
+def test_a_backup_that_is_cancelled_while_it_looks_for_changes_says_so_and_leaves_nothing(
+    layout: Layout,
+) -> None:
+    big = layout.shared / "data" / "big"
+    big.write_bytes(os.urandom(20 * MEGABYTE))
+    first = backup(layout)
+    big.write_bytes(big.read_bytes()[:-1] + b"x")
+    asked = iter(range(1000))
+
+    def check() -> None:
+        if next(asked) > 10:
+            raise Cancelled("cancelled")
+
+    with pytest.raises(Cancelled):
+        create.create(layout, Config(layout.config), create.Making("by hand", check=check))
+    assert [it.name for it in layout.backups.iterdir()] == [first.id]
+
+
+def test_files_that_come_and_go_meanwhile_do_not_matter(layout: Layout) -> None:
+    """An application that writes beside and renames."""
+    stop = threading.Event()
+
+    def churn(name: str) -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            beside = layout.shared / "data" / f"state.json.{name}{number % 50}"
+            beside.write_text("x" * 100)
+            beside.replace(layout.shared / "data" / "state.json")
+
+    threads = [threading.Thread(target=churn, args=(name,)) for name in "ab"]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(15):
+            made = backup(layout)
+            assert (restored(made, layout.root / "out") / "data" / "state.json").read_text() == "x" * 100
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()

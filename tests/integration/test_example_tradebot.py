@@ -128,7 +128,8 @@ def unpack(tmp_path: Path, packed: Path, python: Path) -> Iterator[Callable[[str
     def make(version: str) -> Release:
         place = tmp_path / "a #1 place"
         with tarfile.open(packed / f"tradebot-{version}.tar.gz") as archive:
-            archive.extractall(place, filter="data")
+            # our own archive; interpreters before 3.11.4 have no filter
+            archive.extractall(place, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
         release = Release(place / f"tradebot-{version}", python)
         settings = release.place / "config" / "settings.toml"
         text = settings.read_text()

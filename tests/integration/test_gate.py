@@ -225,3 +225,29 @@ def test_a_deployment_leaves_a_backup_from_the_moment_of_the_stop(site: Site, tm
         site.deployed(tag)
     kept = site.updater("--json", "backup", "list").json
     assert 5 <= len(kept) <= 7, [it["reason"] for it in kept]
+
+
+@pytest.mark.parametrize("spoilt", ["dangling", "file", "corrupt"])
+def test_what_spoils_a_backup_bars_no_way_back(site: Site, spoilt: str) -> None:
+    site.deployed("v1.0.0", "v1.1.0")
+    if spoilt == "corrupt":
+        database = site.layout.shared / "data" / "trades.db"
+        with contextlib.closing(sqlite3.connect(database)) as connection, connection:
+            connection.execute("CREATE TABLE trades (note TEXT)")
+            connection.executemany("INSERT INTO trades VALUES (?)", (("x" * 500,) for _ in range(500)))
+        raw = bytearray(database.read_bytes())
+        raw[4096 * 5 : 4096 * 9] = os.urandom(4096 * 4)
+        database.write_bytes(bytes(raw))
+    else:
+        site.layout.backups.rename(site.place / "backups")
+        if spoilt == "file":
+            site.layout.backups.write_text("a file")
+        else:
+            site.layout.backups.symlink_to("/nonexistent/disk")
+    site.publish("v1.2.0")
+    refused = site.updater("deploy", "v1.2.0")
+    assert refused.code in (3, 4), refused.text
+    assert site.updater("stop").code == 0 and site.updater("start").code == 0
+    done = site.updater("rollback")
+    assert done.code == 0 and "NO backup" in done.text, done.text
+    site.runs("v1.0.0")

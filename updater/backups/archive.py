@@ -6,6 +6,7 @@ What goes through is hashed on its way: the content by blocks, the compressed by
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import stat
 import tarfile
@@ -28,6 +29,10 @@ CHUNK = 1024**2
 
 _PAD = bytes(tarfile.BLOCKSIZE)
 _ZEROS = memoryview(bytes(CHUNK))
+
+
+class Vanished(Exception):
+    """A file went away between the look and the read, as one that is written beside and renamed does: it is left out."""
 
 
 class Content(NamedTuple):
@@ -110,9 +115,11 @@ class Archive:
         Raises:
             BackupFailed: it cannot be read.
         """
+        chunks = read(found)
+        first = next(chunks, None)  # opened before its header is written: it may have gone
         self.header(found)
         sums = []
-        for data in read(found):
+        for data in itertools.chain(() if first is None else (first,), chunks):
             if self._check:
                 self._check()
             if isinstance(data, int):
@@ -157,6 +164,8 @@ def read(found: Found) -> Iterator[memoryview | int]:
     """
     try:
         fd = os.open(found.place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise Vanished(found.path) from None
     except OSError as failure:
         raise unreadable(found.place, failure) from failure
     try:

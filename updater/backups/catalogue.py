@@ -57,7 +57,7 @@ def damaged(layout: Layout) -> list[Path]:
 
 
 def _directories(layout: Layout) -> list[Path]:
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         return sorted(
             it for it in layout.backups.iterdir()
             if manifests.NAME.fullmatch(it.name) and it.is_dir() and not it.is_symlink()

@@ -125,7 +125,10 @@ def whole(writing: Writing, part: str, paths: Sequence[Found]) -> Part:
                 out.header(found)
                 entries.append(entry(found))
                 continue
-            content = out.file(found)
+            try:
+                content = out.file(found)
+            except archive.Vanished:
+                continue
             writing.tell_changed(found, content)
             writing.passed(found.size)
             start = None
@@ -201,7 +204,10 @@ class _Delta:
     number: int = 0
 
     def write(self, paths: Sequence[Found]) -> list[Entry]:
-        entries = [self._one(found, self.base.entries.get(found.path)) for found in paths]
+        entries = []
+        for found in paths:
+            with contextlib.suppress(archive.Vanished):
+                entries.append(self._one(found, self.base.entries.get(found.path)))
         here = {it.path: it.kind for it in entries}
         marker = Found(
             CONTROL, self.base.directory, "file", 0o644, (os.geteuid(), os.getegid()), time.time_ns()
@@ -263,7 +269,9 @@ class _Delta:
     def _blocks(self, found: Found, old: Entry) -> Entry:
         """Read the file once; keep the blocks that differ, in memory or beside, until their number is known."""
         assert old.start is not None
-        theirs = self.sums[old.start * SUM : (old.start + index.blocks(old.size)) * SUM]
+        theirs = bytes(  # a copy: a view that lives on in a traceback would keep the map from being closed
+            self.sums[old.start * SUM : (old.start + index.blocks(old.size)) * SUM]
+        )
         sums: list[bytes] = []
         numbers: list[int] = []
         at = 0
@@ -274,7 +282,7 @@ class _Delta:
                 if self.writing.check:
                     self.writing.check()
                 mine = index.zero_sums(data) if isinstance(data, int) else index.block_sums(data)
-                before = bytes(theirs[at * SUM : at * SUM + len(mine)])
+                before = theirs[at * SUM : at * SUM + len(mine)]
                 for number in index.differing(mine, before):
                     self._spend(BLOCK)
                     numbers.append(at + number)

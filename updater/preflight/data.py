@@ -9,7 +9,7 @@ from datetime import timedelta
 from updater import records
 from updater.backups import catalogue, gather, sqlite
 from updater.config import Config
-from updater.errors import UpdaterError
+from updater.errors import BackupFailed, UpdaterError
 from updater.layout import Layout
 from updater.preflight import Check, failed, ok, warning
 from updater.preflight.plan import Plan
@@ -23,7 +23,11 @@ OLD = timedelta(days=7)
 
 def databases(layout: Layout, config: Config, plan: Plan) -> Check:
     """Every database can be read, and the small ones are whole."""
-    found = gather.gather(layout, config.backup)
+    try:
+        found = gather.gather(layout, config.backup)
+    except BackupFailed as failure:
+        make = warning if plan.force or plan.kind == "rollback" else failed
+        return make("databases", failure.message, failure.advice or "see [backup] in updater.toml")
     wrong = []
     for it in found.databases:
         try:
@@ -34,7 +38,7 @@ def databases(layout: Layout, config: Config, plan: Plan) -> Check:
             wrong.append(f"shared/{gather.shown(it.path)}: {problem}")
     if wrong:
         remedy = "go back to an earlier backup (updater backup list), or mend it (sqlite3 FILE '.recover')"
-        make = warning if plan.force else failed
+        make = warning if plan.force or plan.kind == "rollback" else failed
         return make("databases", "; ".join(wrong), remedy)
     return ok(
         "databases",
@@ -42,18 +46,22 @@ def databases(layout: Layout, config: Config, plan: Plan) -> Check:
     )
 
 
-def backup_space(layout: Layout, config: Config) -> Check:
+def backup_space(layout: Layout, config: Config, plan: Plan) -> Check:
     """Room for the copies of the databases, and for a whole backup if the latest cannot be built upon."""
-    found = gather.gather(layout, config.backup)
+    try:
+        found = gather.gather(layout, config.backup)
+    except BackupFailed as failure:
+        return warning("backup", failure.message, failure.advice or "see [backup] in updater.toml")
     copies = sum(it.size for it in found.databases)
-    everything = sum(it.size for part in found.parts.values() for it in part)
+    everything = sum(min(it.size, it.allocated) for part in found.parts.values() for it in part)
     earlier = catalogue.found(layout)
     needed = copies + (everything // 4 if earlier else everything * 3 // 4)
     place = layout.backups if layout.backups.is_dir() else layout.shared
     free = shutil.disk_usage(place).free
     text = f"{free / 1e6:,.0f} MB free, {needed / 1e6:,.0f} MB needed for the backup of {everything / 1e6:,.0f} MB"
     if free < needed:
-        return failed("backup", text, "remove old backups (`updater backup prune`), old logs or old releases")
+        make = warning if plan.force or plan.kind == "rollback" else failed
+        return make("backup", text, "remove old backups (`updater backup prune`), old logs or old releases")
     return ok("backup", text)
 
 

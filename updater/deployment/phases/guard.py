@@ -14,7 +14,7 @@ from updater.backups import catalogue, create
 from updater.backups.catalogue import Backup as Made
 from updater.deployment.engine import Phase
 from updater.deployment.transaction import Transaction
-from updater.errors import Busy, DeploymentFailed
+from updater.errors import Busy, Cancelled, DeploymentFailed, UpdaterError
 from updater.processes import commands
 from updater.releases import service, store
 
@@ -160,7 +160,13 @@ class Backup(Phase):
     name = "backup"
 
     def do(self, tx: Transaction) -> Json:
-        made = _make(tx)
+        try:
+            made = _make(tx)
+        except (UpdaterError, OSError) as failure:
+            if isinstance(failure, Cancelled) or not _may_do_without(tx):
+                raise
+            tx.warn(f"there is NO backup of the data from before: {failure}")
+            return {"backup": None, "say": "none could be made"}
         new = f", {made.own:,} bytes of it new" if made.own < made.stored else ""
         return {"backup": made.id, "say": f"{made.id}{new}"}
 
@@ -171,9 +177,23 @@ def top_up(tx: Transaction) -> str | None:
     earlier = tx.facts.get("backup", {}).get("backup")
     if not isinstance(earlier, str):
         return None
-    made = _make(tx)
-    catalogue.remove(tx.layout, earlier)
+    try:
+        made = _make(tx)
+    except (UpdaterError, OSError) as failure:
+        if isinstance(failure, Cancelled) or not _may_do_without(tx):
+            raise
+        tx.warn(f"what was written since {earlier} is in no backup: {failure}")
+        return earlier
+    try:
+        catalogue.remove(tx.layout, earlier)
+    except OSError as failure:
+        tx.warn(f"{earlier} was not removed: {failure.strerror}")
     return made.id
+
+
+def _may_do_without(tx: Transaction) -> bool:
+    """A way back changes no data: what spoils a backup (a full disk, a database that is corrupt already) must not bar it."""
+    return tx.request.kind == "rollback" or tx.request.force
 
 
 def _make(tx: Transaction) -> Made:
