@@ -469,3 +469,26 @@ def test_files_that_come_and_go_meanwhile_do_not_matter(layout: Layout) -> None:
         stop.set()
         for thread in threads:
             thread.join()
+
+
+def test_a_file_with_its_old_date_and_size_put_back_is_seen_as_another(layout: Layout) -> None:
+    big, small = layout.shared / "data" / "big", layout.shared / "data" / "small"
+    big.write_bytes(os.urandom(3 * MEGABYTE))
+    small.write_text("1111")
+    for path in (big, small):
+        os.utime(path, (1_700_000_000, 1_700_000_000))
+    backup(layout)
+    for path in (big, small):
+        other = path.with_name("other")
+        other.write_bytes(b"2222" + path.read_bytes()[4:])
+        os.utime(other, (1_700_000_000, 1_700_000_000))
+        other.replace(path)
+    out = restored(backup(layout), layout.root / "out") / "data"
+    assert (out / "small").read_text() == "2222" and (out / "big").read_bytes() == big.read_bytes()
+
+
+def test_a_named_database_that_is_a_link_is_not_taken_for_kept(layout: Layout, tmp_path: Path) -> None:
+    make_database(tmp_path / "elsewhere.db", 10)
+    (layout.shared / "data" / "trades.db").symlink_to(tmp_path / "elsewhere.db")
+    with pytest.raises(BackupFailed, match="is a symlink"):
+        backup(layout, databases=("data/trades.db",))

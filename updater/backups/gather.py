@@ -38,6 +38,8 @@ class Found:
     mode: int
     owner: tuple[int, int]
     mtime: int
+    ctime: int = 0
+    """When anything about it was last changed, by the system's own account; nobody can set it back. Nanoseconds."""
     size: int = 0
     allocated: int = 0
     inode: int = 0
@@ -50,7 +52,7 @@ class Found:
     def of(cls, path: str, place: Path, status: os.stat_result, *, link: str = "", offset: int = 0) -> Found:
         kind = {stat.S_IFDIR: "directory", stat.S_IFLNK: "symlink"}.get(stat.S_IFMT(status.st_mode), "file")
         return cls(
-            path, place, kind, stat.S_IMODE(status.st_mode), (status.st_uid, status.st_gid), status.st_mtime_ns,
+            path, place, kind, stat.S_IMODE(status.st_mode), (status.st_uid, status.st_gid), status.st_mtime_ns, ctime=status.st_ctime_ns,
             size=status.st_size - offset if kind == "file" else 0, allocated=status.st_blocks * 512,
             inode=status.st_ino, link=link, offset=offset,
         )  # fmt: skip
@@ -164,6 +166,11 @@ def _named_databases(config: BackupConfig, found: Gathered) -> None:
         it = known.get(path)
         if it is None:
             found.warnings.append(f"shared/{path} is named in [backup] databases but is not there")
+        elif it.kind == "symlink":
+            raise BackupFailed(
+                f"shared/{path} is named in [backup] databases but is a symlink: what it leads to would be in no backup",
+                advice="move the database there, or make a link of the directory directly below shared/ that it lies in.",
+            )
         elif it.size and it not in found.databases:
             raise BackupFailed(
                 f"shared/{path} is named in [backup] databases but is no SQLite database: its header is damaged",

@@ -240,11 +240,11 @@ class _Delta:
         return self._blocks(found, old)
 
     def _untouched(self, found: Found, old: Entry) -> bool:
-        """By size and date, as others decide as well; not for a database, and not for a date that is too young to tell."""
+        """By size and dates, the one that nobody can set back among them; not for a database, and not if too young to tell."""
         return (
             not found.copied
             and (found.size, found.mtime) == (old.size, old.mtime)
-            and found.mtime < self.base.begun - _RACY
+            and max(found.mtime, found.ctime) < self.base.begun - _RACY
             and found.offset == 0
         )
 
