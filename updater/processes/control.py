@@ -14,7 +14,7 @@ from typing import IO
 from updater.config import Config, ProcessConfig
 from updater.errors import PreflightFailed, ProcessFailed, UsageError
 from updater.layout import Layout
-from updater.processes import launcher, state
+from updater.processes import family, launcher, state
 from updater.processes.state import Running
 from updater.processes.stopping import adopt, force_stop, present, stop, stop_release
 from updater.subprocesses import end_session
@@ -102,6 +102,8 @@ def _start_one(
         ["/bin/sh", script],
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         cwd=layout.root, start_new_session=True, close_fds=True,
+        # Until it has written its pid file only these tell a recovery whose it is.
+        env={**os.environ, **family.marks_of(layout, process.name, version)},
     )  # fmt: skip
     _children[child.pid] = child
     try:

@@ -66,6 +66,11 @@ def _is_name(text: str) -> bool:
     return bool(text) and "/" not in text and not text.startswith(".")
 
 
+def marks_of(layout: Layout, process: str, release: str) -> dict[str, str]:
+    """The marks of a process, as its launcher sets them."""
+    return {ROOT: str(layout.root), PROCESS: process, RELEASE: release}
+
+
 def _is_of(root: str, marks: Mapping[str, str], cwd: str) -> bool:
     """Whether marks mean this root. The directory that a process runs in tells best, since it moves with a root and
     is not copied with it; the path that was its root at its start is believed after that."""
