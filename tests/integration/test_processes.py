@@ -98,6 +98,7 @@ def test_a_process_started_through_the_link_is_found_out(layout: Layout) -> None
         start_new_session=True,
     )
     try:
+        eventually(lambda: "app.py" in psutil.Process(process.pid).cmdline(), "it is the application by now")
         identity = eventually(lambda: Identity.of(process.pid), "it runs")
         layout.pid_file("app").write_text(
             as_lines({**identity.as_fields(), "release": "v1", "process": "app"})
