@@ -100,10 +100,6 @@ CONTENTS = st.one_of(
 )
 
 
-class Tree(dict[tuple[str, ...], bytes]):
-    """A tree of files below data/, by path."""
-
-
 TREES = st.dictionaries(st.lists(NAMES, min_size=1, max_size=3).map(tuple), CONTENTS, max_size=6)
 
 

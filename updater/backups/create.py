@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +141,6 @@ class _Copies:
 
     directory: Path
     making: Making
-    damaged: list[str] = field(default_factory=list)
 
     def make(
         self, gathered: Gathered, pool: ThreadPoolExecutor

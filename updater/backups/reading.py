@@ -168,7 +168,6 @@ class Reading:
     """Also what the full archive holds and this backup does not need any more."""
     trusted: bool = False
     """The full archive is known to be whole, and what is in it is not asked for."""
-    on_bytes: Callable[[int], None] | None = None
     _before: dict[str, Entry] = field(default_factory=dict)
     _now: dict[str, Entry] = field(default_factory=dict)
 
@@ -275,8 +274,6 @@ class Reading:
         stream.skip(-member.size % 512)
         if hashlib.sha256(sums).hexdigest() != stored.digest:
             raise self._damaged(f"{shown(stored.path)} is not as it was: its digest differs")
-        if self.on_bytes:
-            self.on_bytes(stored.size)
 
     def _patch(self, member: Member, stream: TarStream, members: Iterator[tuple[Member, TarStream]]) -> str:
         """Four members: path, size, ranges, data."""
