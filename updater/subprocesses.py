@@ -12,11 +12,12 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from updater import durable
+from updater import durable, piping
+from updater.piping import Finished
 
 if TYPE_CHECKING:
     import subprocess
@@ -124,17 +125,6 @@ def as_lines(fields: Mapping[str, object]) -> str:
     )
 
 
-class Finished(NamedTuple):
-    """How a child ended: its exit status (negative: the signal) and its output, standard error included."""
-
-    status: int
-    output: str
-    timed_out: bool = False
-
-    def tail(self, lines: int = 25) -> str:
-        return "\n".join(self.output.rstrip().splitlines()[-lines:])
-
-
 def _die_with_parent(parent: int) -> Callable[[], None]:
     import ctypes
 
@@ -157,13 +147,16 @@ def run(
     keep_fds: Sequence[int] = (),
     record: Path | None = None,
     on_line: Callable[[str], None] | None = None,
+    on_output: Callable[[bytes], None] | None = None,
+    feed: Iterable[bytes] | None = None,
     check: Callable[[], None] | None = None,
 ) -> Finished:
-    """Run a child that changes things, in a session of its own, ended with everything below it if we stop waiting.
+    """Run a child in a session of its own, ended with everything below it if we stop waiting.
 
     ``timeout`` in seconds; ``keep_fds`` stay open in the child (the lock); ``record`` names a file that tells who it
     is while it lives, so that a recovery can end it where the system cannot tie it to a dead parent; ``on_line`` gets
-    each line of output; ``check`` is called several times a second and may raise to cancel.
+    each line of what it says; ``on_output`` its whole standard output, up to the end of the pipe whoever holds it; ``feed`` is
+    what it reads on its standard input; ``check`` is called several times a second and may raise to cancel.
 
     Raises:
         OSError: the command cannot be started.
@@ -171,74 +164,30 @@ def run(
     import subprocess
 
     arrange = _die_with_parent(os.getpid()) if sys.platform == "linux" else None
-    child = subprocess.Popen(
-        [os.fspath(word) for word in command],
-        cwd=cwd, env=None if env is None else dict(env), stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        start_new_session=True, pass_fds=tuple(keep_fds), preexec_fn=arrange,
-    )  # fmt: skip
-    try:
+    with contextlib.ExitStack() as stack:
+        fed = None if feed is None else stack.enter_context(contextlib.closing(piping.Feed(feed)))
+        child = subprocess.Popen(
+            [os.fspath(word) for word in command],
+            cwd=cwd, env=None if env is None else dict(env), stdin=fed.reader if fed else subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE if on_output else subprocess.STDOUT,
+            start_new_session=True, pass_fds=tuple(keep_fds), preexec_fn=arrange,
+        )  # fmt: skip
+        stack.callback(_end, child, record)
         if record is not None and (identity := Identity.of(child.pid)):
             record.write_text(as_lines(identity.as_fields()), encoding="utf-8")
-        return _wait(child, timeout, on_line, check)
-    finally:
-        end_session(child.pid)
-        child.wait()
-        if child.stdout:
-            child.stdout.close()
-        if record is not None:
-            record.unlink(missing_ok=True)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        kill = functools.partial(end_session, child.pid)
+        return piping.Talk(child, kill, deadline, on_line, on_output, check, fed).run()
 
 
-def _wait(
-    child: subprocess.Popen[bytes],
-    timeout: float | None,
-    on_line: Callable[[str], None] | None,
-    check: Callable[[], None] | None,
-) -> Finished:
-    import selectors
-    import subprocess
-
-    assert child.stdout is not None
-    os.set_blocking(child.stdout.fileno(), False)
-    deadline = None if timeout is None else time.monotonic() + timeout
-    seen, pending = bytearray(), b""
-    timed_out = False
-    with selectors.DefaultSelector() as selector:
-        selector.register(child.stdout, selectors.EVENT_READ)
-        while True:
-            if check:
-                check()
-            if deadline is not None and time.monotonic() > deadline:
-                timed_out = True
-                break
-            if not selector.select(0.1):
-                if child.poll() is not None:
-                    break  # a grandchild may keep the pipe open for ever
-                continue
-            chunk = child.stdout.read(65536)
-            if chunk is None:
-                continue
-            if not chunk:
-                break
-            seen += chunk
-            del seen[: -256 * 1024]  # the end of an installer's output is what explains a failure
-            if on_line:
-                *lines, pending = (pending + chunk).split(b"\n")
-                for line in lines:
-                    on_line(line.decode(errors="replace").rstrip())
-    if timed_out:
-        end_session(child.pid)
-        child.wait()
-    while child.poll() is None:
-        if check:
-            check()
-        if deadline is not None and time.monotonic() > deadline:
-            timed_out = True
-            end_session(child.pid)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(0.1)
-    return Finished(child.returncode, seen.decode(errors="replace"), timed_out)
+def _end(child: subprocess.Popen[bytes], record: Path | None) -> None:
+    end_session(child.pid)
+    child.wait()
+    for pipe in (child.stdout, child.stderr):
+        if pipe:
+            pipe.close()
+    if record is not None:
+        record.unlink(missing_ok=True)
 
 
 def end_session(leader: int) -> None:

@@ -80,6 +80,32 @@ def test_a_grandchild_that_keeps_the_pipe_does_not_keep_us() -> None:
     assert time.monotonic() - begun < 60
 
 
+def test_a_child_is_fed_and_its_output_kept_apart_from_what_it_says() -> None:
+    pieces = [bytes([number]) * 70_001 for number in range(40)]
+    output = bytearray()
+    done = subprocesses.run(["sh", "-c", "echo begun >&2; cat"], feed=iter(pieces), on_output=output.extend)
+    assert (done.status, done.output) == (0, "begun\n")
+    assert bytes(output) == b"".join(pieces)
+    assert done.taken == len(output)
+
+
+@pytest.mark.parametrize(("script", "taken"), [("exit 0", 0), ("dd bs=1 count=3 2>/dev/null", 3)])
+def test_what_a_child_leaves_unread_is_known(script: str, taken: int) -> None:
+    """Also what still lies in the pipe; and it keeps nobody waiting."""
+    for size in (1000, 1_000_000):
+        done = subprocesses.run(["sh", "-c", script], feed=[bytes(size)], on_output=lambda _: None)
+        assert (done.status, done.taken) == (0, taken)
+
+
+def test_output_that_is_wanted_whole_is_waited_for() -> None:
+    """What a grandchild still writes belongs to it; one that never ends is as good as a child that hangs."""
+    output = bytearray()
+    subprocesses.run(["sh", "-c", "(sleep 0.5; echo late) & exit 0"], on_output=output.extend)
+    assert output == b"late\n"
+    done = subprocesses.run(["sh", "-c", "sleep 300 & exit 0"], on_output=output.extend, timeout=0.3)
+    assert done.timed_out
+
+
 def test_cancelling_ends_the_child() -> None:
     class Stop(Exception):
         pass

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from updater import subprocesses
 from updater.layout import Layout, ReleaseFiles
-from updater.subprocesses import Finished
+from updater.piping import Finished
 
 _OURS = (
     "PYTHONPATH",
@@ -22,7 +22,7 @@ _OURS = (
 
 def run(
     layout: Layout,
-    version: str,
+    version: str | None,
     command: Sequence[str],
     *,
     timeout: float,
@@ -32,31 +32,63 @@ def run(
     keep_fds: Sequence[int] = (),
     record: Path | None = None,
     on_line: Callable[[str], None] | None = None,
+    on_output: Callable[[bytes], None] | None = None,
+    feed: Iterable[bytes] | None = None,
     check: Callable[[], None] | None = None,
 ) -> Finished:
     """Run ``command``; its ``python`` is the release's own. ``timeout`` in seconds, ``cwd`` relative to the release.
 
-    ``secrets``: variables that are updater's alone. The rest is as for :func:`updater.subprocesses.run`.
+    Without a ``version`` it runs in the root, with what is on the ``PATH``. ``secrets``: variables that are updater's alone.
+    The rest is as for :func:`updater.subprocesses.run`.
 
     Raises:
         OSError: it cannot be started.
     """
-    release = layout.release(version)
-    own = release / ReleaseFiles.ENVIRONMENT / "bin"
+    release = layout.root if version is None else layout.release(version)
     first, *rest = command
-    word = str(own / "python") if first in ("python", "python3") else first
+    word = first if version is None or first not in ("python", "python3") else str(_own(release) / "python")
+    return subprocesses.run(
+        [word, *rest], cwd=release / cwd, env=environment(layout, version, env, secrets), timeout=timeout,
+        keep_fds=keep_fds, record=record, on_line=on_line, on_output=on_output, feed=feed, check=check,
+    )  # fmt: skip
+
+
+def environment(
+    layout: Layout, version: str | None, env: Mapping[str, str] | None = None, secrets: Sequence[str] = ()
+) -> dict[str, str]:
+    """The variables that a command of a release gets; ``env`` are its own."""
     inherited = {name: it for name, it in os.environ.items() if name not in _OURS and name not in secrets}
     whole = {
         **inherited,
         **(env or {}),
-        "PATH": f"{own}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
-        "VIRTUAL_ENV": str(release / ReleaseFiles.ENVIRONMENT),
         "PYTHONDONTWRITEBYTECODE": "1",
         "UPDATER_ROOT": str(layout.root),
         "UPDATER_SHARED": str(layout.shared),
-        "UPDATER_RELEASE": version,
     }
-    return subprocesses.run(
-        [word, *rest], cwd=release / cwd, env=whole, timeout=timeout,
-        keep_fds=keep_fds, record=record, on_line=on_line, check=check,
-    )  # fmt: skip
+    if version is not None:
+        own = _own(layout.release(version))
+        whole |= {
+            "PATH": f"{own}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+            "VIRTUAL_ENV": str(own.parent),
+            "UPDATER_RELEASE": version,
+        }
+    return whole
+
+
+def _own(release: Path) -> Path:
+    return release / ReleaseFiles.ENVIRONMENT / "bin"
+
+
+def is_there(
+    layout: Layout, version: str | None, command: Sequence[str], env: Mapping[str, str] | None = None
+) -> bool:
+    """Whether the program that a command names can be found where :func:`run` would start it."""
+    import shutil
+
+    first = command[0]
+    if version is not None and first in ("python", "python3"):
+        return True
+    if "/" in first:
+        base = layout.root if version is None else layout.release(version)
+        return os.access(base / first, os.X_OK)
+    return shutil.which(first, path=environment(layout, version, env).get("PATH")) is not None
