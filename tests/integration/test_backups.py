@@ -488,3 +488,12 @@ def test_a_named_database_that_is_a_link_is_not_taken_for_kept(layout: Layout, t
     (layout.shared / "data" / "trades.db").symlink_to(tmp_path / "elsewhere.db")
     with pytest.raises(BackupFailed, match="is a symlink"):
         backup(layout, databases=("data/trades.db",))
+
+
+def test_long_records_of_updaters_own_keep_no_second_backup_from_being_made(layout: Layout) -> None:
+    """The part `state` is never built upon, however large it is."""
+    layout.history.write_bytes(os.urandom(3 * MEGABYTE))
+    backup(layout)
+    made = backup(layout)
+    assert made.manifest.parts["state"].delta is None
+    reading.prove(made.directory)

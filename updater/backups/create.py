@@ -7,7 +7,7 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -98,7 +98,7 @@ def _write(layout: Layout, config: Config, making: Making, writing: Writing, nam
     # While this thread copies, another sees whether what can be built upon is whole; while it compresses and reads back,
     # SQLite checks.
     with ThreadPoolExecutor(1, "backup") as pool:
-        bases = pool.submit(_bases, layout, writing)
+        bases = pool.submit(_bases, layout, writing, list(gathered.parts))
         databases, checks = copies.make(gathered, pool)
         total = sum(it.size for part in gathered.parts.values() for it in part)
         if making.on_progress:
@@ -191,8 +191,8 @@ def _write_parts(writing: Writing, gathered: Gathered, bases: Mapping[str, Base]
     return written
 
 
-def _bases(layout: Layout, writing: Writing) -> dict[str, Base]:
-    """The whole parts of the newest backup, linked into the new one, if they still are as they were written."""
+def _bases(layout: Layout, writing: Writing, names: Collection[str]) -> dict[str, Base]:
+    """Those parts of the newest backup that it holds whole, linked into the new one, if they still are as they were written."""
     everything = catalogue.found(layout)
     if not everything:
         return {}
@@ -203,7 +203,7 @@ def _bases(layout: Layout, writing: Writing) -> dict[str, Base]:
     except BackupDamaged as failure:
         writing.warnings.append(failure.message)
         return {}
-    for name in newest.manifest.parts:
+    for name in newest.manifest.parts.keys() & set(names):
         if newest.manifest.parts[name].size < parts.DELTA_FROM:
             continue
         try:
