@@ -86,6 +86,22 @@ class HealthConfig:
 
 
 @dataclass(frozen=True)
+class DumpConfig:
+    """A database that no file copy can keep, by the commands that dump it and put it back."""
+
+    name: str
+    dump: tuple[str, ...]
+    """Writes the dump to its standard output."""
+    restore: tuple[str, ...]
+    """Reads it from its standard input."""
+    check: tuple[str, ...] = ()
+    """Reads it too, and exits with 0 if it can be restored; empty: not asked."""
+    timeout: float = 600.0
+    """Seconds that each of them may take."""
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class BackupConfig:
     keep: int = 5
     databases: tuple[str, ...] = ()
@@ -95,6 +111,7 @@ class BackupConfig:
     logs: bool = True
     max_log_size: int = 64 * 1024**2
     """Bytes; of a log of more than twice that only the end is kept."""
+    dumps: Mapping[str, DumpConfig] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

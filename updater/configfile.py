@@ -16,6 +16,7 @@ from typing import Any
 from updater.config import (
     BackupConfig,
     Config,
+    DumpConfig,
     EnvironmentConfig,
     GateConfig,
     HealthConfig,
@@ -197,6 +198,14 @@ PROCESS: tuple[Key, ...] = (
     Key("stop_signal", _signal, '"TERM"', "The polite signal: TERM, INT, QUIT or HUP."),
 )
 
+DUMP: tuple[Key, ...] = (
+    Key("dump", _words, None, "Writes the dump to its standard output.", '["sh", "-c", "exec pg_dump --format=custom \\"$DATABASE_URL\\""]'),
+    Key("restore", _words, None, "Reads a dump from its standard input and puts the database back; docs/databases.md has tested ones.", '["sh", "-c", "…"]'),
+    Key("check", _words, None, "Reads a dump too, and exits with 0 if it can be restored. Left out: not asked.", '["pg_restore", "--file=/dev/null"]'),
+    Key("timeout", _number(0.1, 86400), "600.0", "Seconds that each of them may take."),
+    Key("env", _environment, "{}", "Environment variables; their values are in no message."),
+)  # fmt: skip
+
 PROBE: tuple[Key, ...] = (
     Key("type", _one_of("alive", "http", "tcp", "command", "file"), None, "alive, http, tcp, command or file.", '"http"'),
     Key("url", _matching(URL, "an http(s) address"), None, "http: the address.", '"http://127.0.0.1:8080/health"'),
@@ -219,6 +228,7 @@ _NEEDED_BY_PROBE = {
     "file": ("path",),
 }
 _TABLES = (*SECTIONS, "shared", "processes")
+_TABLES_IN = {"backup": ("dumps",)}
 
 
 def load(file: Path) -> Config:
@@ -284,7 +294,8 @@ def _lines(text: str) -> dict[_Where, int]:
                 plain = (*_resolve(_split(header[2])[:-1], counts), _split(header[2])[-1])
                 counts[plain] = counts.get(plain, -1) + 1
                 table = (*plain, counts[plain])
-            places.setdefault(table, number)
+            for depth in range(1, len(table) + 1):  # [a.b] makes a table a as well
+                places.setdefault(table[:depth], number)
         elif key := re.match(r"\s*((?:[A-Za-z0-9_-]+|\"[^\"]*\"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|\"[^\"]*\"|'[^']*'))*)\s*=(.*)", line):  # fmt: skip
             places.setdefault((*table, *_split(key[1])), number)
             for quotes in ('"""', "'''"):
@@ -350,7 +361,7 @@ class _Reader:
             if name not in _TABLES:
                 self.wrong((name,), f"unknown section{_suggest(name, list(_TABLES))}")
         found = {
-            name: self.keys((name,), self.table((name,), data.get(name, {})), keys)
+            name: self.keys((name,), self.table((name,), data.get(name, {})), keys, _TABLES_IN.get(name, ()))
             for name, keys in SECTIONS.items()
         }
         return Config(
@@ -362,7 +373,7 @@ class _Reader:
             environment=EnvironmentConfig(**found["environment"]),
             processes=self.processes(self.table(("processes",), data.get("processes", {}))),
             health=HealthConfig(**found["health"]),
-            backup=BackupConfig(**found["backup"]),
+            backup=BackupConfig(**found["backup"], dumps=self.dumps(data)),
             gate=self.gate(found["gate"]),
         )
 
@@ -405,6 +416,27 @@ class _Reader:
             if PurePosixPath(below).parts[0] == "backups":
                 self.wrong(("shared", inside), "shared/backups belongs to updater")
         return links
+
+    def dumps(self, data: Mapping[str, Any]) -> dict[str, DumpConfig]:
+        backup = data.get("backup")
+        tables = backup.get("dumps", {}) if isinstance(backup, dict) else {}
+        dumps: dict[str, DumpConfig] = {}
+        for name, value in self.table(("backup", "dumps"), tables).items():
+            where = ("backup", "dumps", name)
+            if not NAME.fullmatch(name) or name.lower() in map(str.lower, dumps):
+                rule = "letters, digits, '.', '_' or '-', each name once"
+                self.wrong(where, f"{name!r} cannot be the name of a dump: {rule}")
+            elif dump := self.dump(where, name, value):
+                dumps[name] = dump
+        return dumps
+
+    def dump(self, where: _Where, name: str, value: Any) -> DumpConfig | None:
+        body = self.table(where, value)
+        values = self.keys(where, body, DUMP)
+        for needed in ("dump", "restore"):
+            if needed not in body and isinstance(value, dict):
+                self.wrong(where, f"{needed} is missing: what cannot be put back is no backup")
+        return DumpConfig(name=name, **values) if {"dump", "restore"} <= values.keys() else None
 
     def processes(self, table: Mapping[str, Any]) -> dict[str, ProcessConfig]:
         processes = {}

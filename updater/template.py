@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
-from updater.configfile import PROBE, PROCESS, SECTIONS, Key
+from updater.configfile import DUMP, PROBE, PROCESS, SECTIONS, Key
 
 
 def render(*, name: str, repository: str | None = None, directory: str | None = None) -> str:
@@ -24,6 +24,8 @@ def render(*, name: str, repository: str | None = None, directory: str | None = 
             parts.append(_SHARED)
         if section == "environment":
             parts.append(_processes())
+        if section == "backup":
+            parts.append(_dumps())
     return "\n\n".join(parts) + "\n"
 
 
@@ -45,14 +47,22 @@ _SHARED = """[shared]
 # "logs" = "logs\""""
 
 
-def _processes() -> str:
-    def commented(keys: tuple[Key, ...]) -> str:
-        lines = "\n".join(_key(key, None) for key in keys)
-        return "\n".join(line if line.startswith("#") else f"# {line}" for line in lines.splitlines())
+def _commented(keys: tuple[Key, ...]) -> str:
+    lines = "\n".join(_key(key, None) for key in keys)
+    return "\n".join(line if line.startswith("#") else f"# {line}" for line in lines.splitlines())
 
+
+def _processes() -> str:
     return (
         "# The processes of the application, one table each. Without any, updater only switches releases.\n"
-        "# [processes.bot]\n" + commented(PROCESS) + "\n#\n"
+        "# [processes.bot]\n" + _commented(PROCESS) + "\n#\n"
         "# How updater sees that the process is healthy; as many as wanted, `alive` always among them.\n"
-        "# [[processes.bot.probes]]\n" + commented(PROBE)
+        "# [[processes.bot.probes]]\n" + _commented(PROBE)
+    )
+
+
+def _dumps() -> str:
+    return (
+        "# Databases other than SQLite, one table each, by commands that dump them and put them back.\n"
+        "# [backup.dumps.postgres]\n" + _commented(DUMP)
     )

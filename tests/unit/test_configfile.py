@@ -43,6 +43,9 @@ url = "http://127.0.0.1:8080/health"
 [health]
 successes = 3
 watch = 0
+[backup.dumps.postgres]
+dump = ["pg_dump"]
+restore = ["pg_restore"]
 """
 
 
@@ -57,6 +60,8 @@ def test_the_whole_of_it_is_understood() -> None:
     assert bot.env["MODE"] == "paper"
     assert [probe.type for probe in bot.probes] == ["alive", "file"], "a dead process is never healthy"
     assert config.health.watch == 0.0
+    dump = config.backup.dumps["postgres"]
+    assert (dump.name, dump.dump, dump.restore, dump.check) == ("postgres", ("pg_dump",), ("pg_restore",), ())
 
 
 @pytest.mark.parametrize(
@@ -79,6 +84,12 @@ def test_the_whole_of_it_is_understood() -> None:
         ('type = "http"', 'type = "htpp"', "updater.toml:26: processes.dashboard.probes[0].type: must be one of"),
         ("[processes.bot]", "[processes.child]", "cannot be the name of a process"),
         ('name = "tradebot"', 'name = "a b"', "updater.toml:3: app.name: must be a short name"),
+        ('restore = ["pg_restore"]', "", "updater.toml:31: backup.dumps.postgres: restore is missing: what cannot be put back"),
+        ('dump = ["pg_dump"]', "dump = []", "updater.toml:32: backup.dumps.postgres.dump: must be a list of words"),
+        ("[backup.dumps.postgres]", "[backup.dump.postgres]", "updater.toml:31: backup.dump: unknown key; did you mean 'dumps'?"),
+        ("[backup.dumps.postgres]", '[backup.dumps."../up"]', "'../up' cannot be the name of a dump"),
+        ("[backup.dumps.postgres]", "[backup.dumps]", "updater.toml:32: backup.dumps.dump: must be a table"),
+        ('dump = ["pg_dump"]\nrestore = ["pg_restore"]', "", "updater.toml:31: backup.dumps.postgres: dump is missing"),
         ("[app]", "[app", "updater.toml: "),
     ],
 )  # fmt: skip
@@ -108,7 +119,7 @@ def test_a_missing_file_and_one_that_is_no_text(tmp_path: Path) -> None:
 def test_the_template_explains_every_key_and_is_itself_right() -> None:
     text = template.render(name="tradebot", repository="owner/tradebot")
     assert configfile.parse(text, FILE).source.repository == "owner/tradebot"
-    for keys in (*configfile.SECTIONS.values(), configfile.PROCESS, configfile.PROBE):
+    for keys in (*configfile.SECTIONS.values(), configfile.PROCESS, configfile.PROBE, configfile.DUMP):
         for key in keys:
             assert f"{key.name} = " in text, key.name
 

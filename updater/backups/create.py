@@ -17,10 +17,10 @@ import zstandard
 
 from updater import durable, records
 from updater import version as version_of_updater
-from updater.backups import catalogue, gather, index, parts, reading, sqlite
+from updater.backups import catalogue, dumps, gather, index, parts, reading, sqlite
 from updater.backups.catalogue import Backup
 from updater.backups.gather import Found, Gathered, shown
-from updater.backups.manifest import Database, Manifest, Part
+from updater.backups.manifest import Database, Dump, Manifest, Part
 from updater.backups.parts import Base, Writing
 from updater.config import Config
 from updater.errors import BackupDamaged, BackupFailed
@@ -40,7 +40,7 @@ class Making:
     accept_damaged: bool = False
     check: Callable[[], None] | None = None
     on_progress: Callable[[int, int], None] | None = None
-    """Bytes read so far, and in all."""
+    """Bytes read so far, and in all; 0 in all as long as that is not known."""
 
 
 def create(layout: Layout, config: Config, making: Making) -> Backup:
@@ -94,12 +94,15 @@ def _begin(work: Path, making: Making) -> Writing:
 def _write(layout: Layout, config: Config, making: Making, writing: Writing, name: str, seq: int) -> Manifest:
     gathered = gather.gather(layout, config.backup)
     writing.warnings = gathered.warnings
+    if config.backup.dumps:
+        gathered.parts[dumps.PART] = []
     copies = _Copies(writing.directory / "copies", making)
     # While this thread copies, another sees whether what can be built upon is whole; while it compresses and reads back,
     # SQLite checks.
     with ThreadPoolExecutor(1, "backup") as pool:
         bases = pool.submit(_bases, layout, writing, list(gathered.parts))
         databases, checks = copies.make(gathered, pool)
+        dumped = _dump(layout, config, making, gathered, copies.directory / dumps.PART)
         total = sum(it.size for part in gathered.parts.values() for it in part)
         if making.on_progress:
             writing.on_bytes = functools.partial(_tell, making.on_progress, total)
@@ -131,6 +134,7 @@ def _write(layout: Layout, config: Config, making: Making, writing: Writing, nam
         updater=version_of_updater(),
         parts=written,
         databases=tuple(checked),
+        dumps=tuple(dumped),
         warnings=tuple(writing.warnings),
     )
 
@@ -177,6 +181,16 @@ class _Copies:
         part = gathered.parts[gather.part_of(found.path)]
         for it in sqlite.siblings(found.place):
             part.append(Found.of(found.path + it.name.removeprefix(found.place.name), it, it.stat()))
+
+
+def _dump(layout: Layout, config: Config, making: Making, gathered: Gathered, directory: Path) -> list[Dump]:
+    """What the dump commands write, as the part ``dumps``."""
+    if not config.backup.dumps:
+        return []
+    made = dumps.make(layout, config, directory, check=making.check, on_progress=making.on_progress)
+    gathered.parts[dumps.PART] = [it.found for it in made]
+    gathered.warnings += [f"the dump {it.dump.name}: {it.said}" for it in made if it.said]
+    return [it.dump for it in made]
 
 
 def _write_parts(writing: Writing, gathered: Gathered, bases: Mapping[str, Base]) -> dict[str, Part]:

@@ -54,6 +54,15 @@ class Database:
 
 
 @dataclass(frozen=True)
+class Dump:
+    """What a dump command wrote: ``dumps/<name>`` in the part ``dumps``. ``size`` in bytes; ``sha256`` of them."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Everything that is known of a backup apart from its bytes."""
 
@@ -70,6 +79,7 @@ class Manifest:
     updater: str
     parts: Mapping[str, Part]
     databases: tuple[Database, ...] = ()
+    dumps: tuple[Dump, ...] = ()
     label: str = ""
     deployment: str | None = None
     warnings: tuple[str, ...] = ()
@@ -92,6 +102,7 @@ class Manifest:
                 "seq": int(data["seq"]),
                 "parts": parts,
                 "databases": tuple(Database(**it) for it in data.get("databases") or ()),
+                "dumps": tuple(Dump(**it) for it in data.get("dumps") or ()),
                 "warnings": tuple(map(str, data.get("warnings") or ())),
                 "root": dict(data["root"]),
             }

@@ -119,7 +119,11 @@ def prune(face: Face, keep: int | None, yes: bool) -> None:
     help="Unpack into this new directory, for a look.",
 )
 @click.option(
-    "--only", "parts", multiple=True, metavar="PART", help="config, data, logs or state; may be given again."
+    "--only",
+    "parts",
+    multiple=True,
+    metavar="PART",
+    help="config, data, logs, dumps or state; may be given again.",
 )
 @click.pass_obj
 def restore(face: Face, name: str, into: Path, parts: tuple[str, ...]) -> None:

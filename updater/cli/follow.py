@@ -99,7 +99,7 @@ class Bars(Lines):
         text = str(found.get("text") or "")[:60]
         if phase == "fetch" and isinstance(done, int | float):
             text = f"{output.size(done)} of {output.size(total)}" if total else output.size(done)
-        self._bar.update(self._task, completed=done or 0, total=total, far=text)
+        self._bar.update(self._task, completed=done or 0, total=total or None, far=text)
 
     def close(self) -> None:
         self._bar.stop()

@@ -125,7 +125,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 @contextlib.contextmanager
 def bar(face: Face, text: str) -> Iterator[Callable[[int, int], None] | None]:
-    """A bar of bytes on a terminal, which gets bytes done and in all; None elsewhere."""
+    """A bar of bytes on a terminal, which gets bytes done and in all (0: not known yet); None elsewhere."""
     if face.json or face.quiet or not sys.stdout.isatty():
         yield None
         return
@@ -135,7 +135,7 @@ def bar(face: Face, text: str) -> Iterator[Callable[[int, int], None] | None]:
         TextColumn(text), BarColumn(bar_width=24), DownloadColumn(), TimeRemainingColumn(), transient=True
     ) as shown:
         task = shown.add_task(text, total=None)
-        yield lambda done, total: shown.update(task, completed=done, total=total)
+        yield lambda done, total: shown.update(task, completed=done, total=total or None)
 
 
 def size(count: float | None) -> str:

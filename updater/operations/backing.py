@@ -57,6 +57,7 @@ def as_json(backup: Backup) -> Json:
             {"path": it.path, "user_version": it.user_version, "integrity": it.integrity}
             for it in manifest.databases
         ],
+        "dumps": [{"name": it.name, "size": it.size, "sha256": it.sha256} for it in manifest.dumps],
         "warnings": list(manifest.warnings),
         "path": str(backup.directory),
     }

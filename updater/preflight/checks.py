@@ -41,6 +41,7 @@ def all_checks(layout: Layout, config: Config, plan: Plan) -> list[Callable[[], 
     if plan.kind != "fetch":
         checks += [
             functools.partial(data.databases, layout, config, plan),
+            functools.partial(data.dump_commands, layout, config, plan),
             functools.partial(data.backup_space, layout, config, plan),
             functools.partial(data.last_backup, layout),
             data.emergency_tools,

@@ -7,7 +7,7 @@ import shutil
 from datetime import timedelta
 
 from updater import records
-from updater.backups import catalogue, gather, sqlite
+from updater.backups import catalogue, dumps, gather, sqlite
 from updater.config import Config
 from updater.errors import BackupFailed, UpdaterError
 from updater.layout import Layout
@@ -47,14 +47,17 @@ def databases(layout: Layout, config: Config, plan: Plan) -> Check:
 
 
 def backup_space(layout: Layout, config: Config, plan: Plan) -> Check:
-    """Room for the copies of the databases, and for a whole backup if the latest cannot be built upon."""
+    """Room for the copies of the databases and the dumps, and for a whole backup if the latest cannot be built upon. A dump is
+    taken to be as large as its last one."""
     try:
         found = gather.gather(layout, config.backup)
     except BackupFailed as failure:
         return warning("backup", failure.message, failure.advice or "see [backup] in updater.toml")
-    copies = sum(it.size for it in found.databases)
-    everything = sum(min(it.size, it.allocated) for part in found.parts.values() for it in part)
     earlier = catalogue.found(layout)
+    last = earlier[-1].manifest.dumps if earlier else ()
+    dumped = sum(it.size for it in last if it.name in config.backup.dumps)
+    copies = sum(it.size for it in found.databases) + dumped
+    everything = sum(min(it.size, it.allocated) for part in found.parts.values() for it in part) + dumped
     needed = copies + (everything // 4 if earlier else everything * 3 // 4)
     place = layout.backups if layout.backups.is_dir() else layout.shared
     free = shutil.disk_usage(place).free
@@ -63,6 +66,20 @@ def backup_space(layout: Layout, config: Config, plan: Plan) -> Check:
         make = warning if plan.force or plan.kind == "rollback" else failed
         return make("backup", text, "remove old backups (`updater backup prune`), old logs or old releases")
     return ok("backup", text)
+
+
+def dump_commands(layout: Layout, config: Config, plan: Plan) -> Check:
+    """The programs that dump other databases and put them back are there; whether they work, only a backup shows."""
+    if not config.backup.dumps:
+        return ok("dumps", "none are configured")
+    if missing := dumps.missing(layout, config):
+        make = warning if plan.force or plan.kind == "rollback" else failed
+        return make(
+            "dumps",
+            f"not found: {'; '.join(missing)}",
+            "install it, or correct [backup.dumps] in updater.toml",
+        )
+    return ok("dumps", f"the commands for {', '.join(config.backup.dumps)} are there")
 
 
 def last_backup(layout: Layout) -> Check:
