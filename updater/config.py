@@ -115,6 +115,18 @@ class BackupConfig:
 
 
 @dataclass(frozen=True)
+class MigrateConfig:
+    """How a release brings the databases to its own schema; without a command it does so by itself, or not at all."""
+
+    command: tuple[str, ...] = ()
+    """Run in the new release, with its interpreter, while nothing else uses the data."""
+    timeout: float = 600.0
+    """Seconds that it may take."""
+    rehearse: bool = True
+    """Whether it is run on a copy first, while the old release is still in service."""
+
+
+@dataclass(frozen=True)
 class GateConfig:
     """Questions to the application whether it may be interrupted; without any it always may."""
 
@@ -156,3 +168,4 @@ class Config:
     health: HealthConfig = field(default_factory=HealthConfig)
     backup: BackupConfig = field(default_factory=BackupConfig)
     gate: GateConfig = field(default_factory=GateConfig)
+    migrate: MigrateConfig = field(default_factory=MigrateConfig)

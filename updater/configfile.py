@@ -20,6 +20,7 @@ from updater.config import (
     EnvironmentConfig,
     GateConfig,
     HealthConfig,
+    MigrateConfig,
     ProbeConfig,
     ProcessConfig,
     SourceConfig,
@@ -175,6 +176,11 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
         Key("wait", _number(0, 30 * 86400), "3600.0", "Seconds to wait at most."),
         Key("drain", _words, None, "A command that makes the application take on nothing new, run before it is stopped.", '["python", "-m", "bot.pause"]'),
         Key("resume", _words, None, "Its counterpart, run afterwards, whether the deployment succeeded or not.", '["python", "-m", "bot.resume"]'),
+    ),
+    "migrate": (
+        Key("command", _words, None, "A command of the new release that brings the databases to its schema. It is rehearsed on a copy, then run after the stop; whatever fails, the untouched database comes back.", '["python", "-m", "bot.migrate"]'),
+        Key("timeout", _number(0.1, 7 * 86400), "600.0", "Seconds it may take."),
+        Key("rehearse", _yes_no, "true", "Run it on a copy first, while the old release is still in service: in a copy of the release and of shared/ (UPDATER_SHARED tells where; paths must be relative or come from there)."),
     ),
     "health": (
         Key("successes", _number(1, 1000, whole=True), "3", "How many times in a row every probe must pass."),
@@ -375,6 +381,7 @@ class _Reader:
             health=HealthConfig(**found["health"]),
             backup=BackupConfig(**found["backup"], dumps=self.dumps(data)),
             gate=self.gate(found["gate"]),
+            migrate=MigrateConfig(**found["migrate"]),
         )
 
     def source(self, values: dict[str, Any]) -> SourceConfig:

@@ -127,6 +127,16 @@ class Layout:
         return self.own / "drained"
 
     @property
+    def swap(self) -> Path:
+        """What is being moved below ``shared/``, by a restore or a migration that has not ended."""
+        return self.own / "swap.json"
+
+    @property
+    def swapped(self) -> Path:
+        """The same once it counts: what lay there before may go."""
+        return self.own / "swapped.json"
+
+    @property
     def ballast(self) -> Path:
         """A small file that a rollback on a full disk frees first."""
         return self.own / "ballast"

@@ -80,7 +80,7 @@ def gather(layout: Layout, config: BackupConfig) -> Gathered:
         BackupFailed: something cannot be read, or a database that the configuration names is none.
     """
     found = Gathered()
-    for it in _walk(layout, config, found):
+    for it in walk(layout, config, found):
         found.parts[part_of(it.path)].append(it)
         if it.kind == "file" and it.offset == 0 and it.size and sqlite.is_database(it.place):
             found.databases.append(it)
@@ -89,13 +89,18 @@ def gather(layout: Layout, config: BackupConfig) -> Gathered:
     return found
 
 
-def _walk(layout: Layout, config: BackupConfig, found: Gathered) -> Iterator[Found]:
+def walk(layout: Layout, config: BackupConfig, found: Gathered) -> Iterator[Found]:
+    """Every path below ``shared/`` that is not left out, a directory before what is in it; warnings go to ``found``.
+
+    Raises:
+        BackupFailed: a directory cannot be read.
+    """
     pending = [("", Path(os.path.realpath(layout.shared)))]
     while pending:
         prefix, directory = pending.pop()
         for entry in _entries(directory, prefix, found):
             path = f"{prefix}{entry.name}"
-            if _left_out(path, entry.name, config):
+            if left_out(path, config):
                 continue
             try:
                 status = entry.stat(follow_symlinks=False)
@@ -137,7 +142,9 @@ def unreadable(place: Path, failure: OSError) -> BackupFailed:
     )
 
 
-def _left_out(path: str, name: str, config: BackupConfig) -> bool:
+def left_out(path: str, config: BackupConfig) -> bool:
+    """Whether a path, and what is below it, is no part of a backup."""
+    name = path.rpartition("/")[2]
     if path == "backups" or name.startswith(ASIDE) or durable.is_temporary(name):
         return True
     if path == "logs" and not config.logs:

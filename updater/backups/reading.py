@@ -341,6 +341,22 @@ def _ranges(raw: bytes) -> list[tuple[int, int]]:
     return found
 
 
+def entries(directory: Path, name: str, part: Part) -> tuple[int, dict[str, Entry]]:
+    """What a part holds: when its files were looked at (nanoseconds since the epoch), and path -> entry.
+
+    Raises:
+        BackupDamaged: its index cannot be read, or names a path that leads elsewhere.
+    """
+    place = parts.delta_names(name)[1] if part.delta else parts.names(name)[1]
+    try:
+        begun, found = index.read(directory / place)
+    except (OSError, ValueError, zstandard.ZstdError) as failure:
+        raise BackupDamaged(f"{directory.name}: {place} cannot be read: {failure}") from failure
+    if odd := next((it.path for it in found if not is_safe(it.path)), None):
+        raise BackupDamaged(f"{directory.name}: a path that leads elsewhere: {shown(odd)}")
+    return begun, {it.path: it for it in found}
+
+
 def prove(directory: Path, *, check: Check = None) -> None:
     """Read a backup to its end: every file has the sum that was written down, every path in it the digest.
 

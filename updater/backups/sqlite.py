@@ -148,7 +148,7 @@ def facts(path: Path) -> Facts:
     Raises:
         sqlite3.Error
     """
-    with reading(path) as connection:
+    with looking(path, timeout=5.0) as connection:
         return _facts(connection)
 
 

@@ -27,18 +27,22 @@ class Unpacking:
     _directories: list[Entry] = field(default_factory=list)
     _owned: bool = field(default_factory=lambda: os.geteuid() == 0)
 
+    def place(self, entry: Entry) -> Path:
+        """Where a path goes."""
+        return self.into / entry.path
+
     def path(self, entry: Entry) -> None:
         if entry.kind == "symlink":
             self._symlinks.append(entry)
             return
-        self._make(self.into / entry.path)
+        self._make(self.place(entry))
         self._directories.append(entry)
 
     def _make(self, directory: Path) -> None:
         directory.mkdir(0o700, parents=True, exist_ok=True)
 
     def file(self, entry: Entry, pieces: Iterator[memoryview]) -> bytes:
-        place = self.into / entry.path
+        place = self.place(entry)
         self._make(place.parent)
         fd = os.open(place, _NEW, 0o600)
         with open(fd, "wb", buffering=0) as file:
@@ -49,7 +53,7 @@ class Unpacking:
         return sums
 
     def blocks(self, entry: Entry, ranges: list[tuple[int, int]], pieces: Iterator[memoryview]) -> bytes:
-        fd = os.open(self.into / entry.path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = os.open(self.place(entry), os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             os.ftruncate(fd, entry.size)
             places = _Places(fd, ranges)
@@ -68,13 +72,13 @@ class Unpacking:
     def finish(self) -> None:
         """Symlinks, then the modes and dates of directories, the deepest first."""
         for entry in self._symlinks:
-            place = self.into / entry.path
+            place = self.place(entry)
             self._make(place.parent)
             os.symlink(entry.link, place)
             if self._owned:
                 os.lchown(place, *entry.owner)
         for entry in sorted(self._directories, key=lambda it: it.path.count("/"), reverse=True):
-            place = self.into / entry.path
+            place = self.place(entry)
             if self._owned:
                 os.chown(place, *entry.owner, follow_symlinks=False)
             os.chmod(place, entry.mode & 0o3777)

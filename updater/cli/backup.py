@@ -9,7 +9,9 @@ import click
 
 from updater import operations
 from updater.cli import output
+from updater.cli.deploy import run, user
 from updater.cli.output import Face
+from updater.deployment.transaction import Request
 from updater.operations import backing
 
 Json = dict[str, Any]
@@ -114,24 +116,51 @@ def prune(face: Face, keep: int | None, yes: bool) -> None:
     "--to",
     "into",
     type=click.Path(path_type=Path),
-    required=True,
     metavar="DIR",
-    help="Unpack into this new directory, for a look.",
+    help="Unpack into this new directory, for a look; the application is not touched.",
 )
 @click.option(
-    "--only",
-    "parts",
-    multiple=True,
-    metavar="PART",
-    help="config, data, logs, dumps or state; may be given again.",
-)
-@click.pass_obj
-def restore(face: Face, name: str, into: Path, parts: tuple[str, ...]) -> None:
-    """Unpack backup ID (or `latest`) into a directory."""
-    found = backing.extract(face.open(), name, into.absolute(), parts)
+    "--only", "parts", multiple=True, metavar="PART",
+    help="config, data, dumps or logs (with --to also state); may be given again. Else config, data and dumps.",
+)  # fmt: skip
+@click.option("--force", is_flag=True, help="Also of another root, or while another process uses a database.")
+@click.option("--reason", default="", help="Why; kept in the history.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_context
+def restore(
+    ctx: click.Context,
+    name: str,
+    into: Path | None,
+    parts: tuple[str, ...],
+    force: bool,
+    reason: str,
+    yes: bool,
+) -> None:
+    """Put the data of backup ID (or `latest`) back in place.
+
+    The present state is kept as another backup first. A restore that fails ends where it began.
+    """
+    face: Face = ctx.obj
+    if into is None:
+        found = backing.restorable(face.open(), name, parts)
+        output.confirm(_question(found), yes=yes, face=face)
+        request = Request("restore", found["id"], parts=parts, force=force, user=user(), reason=reason)
+        ctx.exit(run(face, request))
+    done = backing.extract(face.open(), name, into.absolute(), parts)
     face.emit(
-        found,
+        done,
         lambda: face.say(
-            output.good(f"{found['id']} is unpacked in {found['into']}") + f" ({', '.join(found['parts'])})"
+            output.good(f"{done['id']} is unpacked in {done['into']}") + f" ({', '.join(done['parts'])})"
         ),
+    )
+
+
+def _question(found: Json) -> str:
+    of = f", with the data of {found['release']}" if found["release"] else ""
+    now = found["in_service"]
+    differs = f" (in service: {now})" if now and found["release"] not in (None, now) else ""
+    stops = f" {', '.join(found['running'])} will be stopped and started again." if found["running"] else ""
+    return (
+        f"{found['id']} was made {output.moment(found['created'])}{of}{differs}. The present state is kept as a backup."
+        f"{stops} Restore {', '.join(found['parts'])}?"
     )

@@ -16,7 +16,8 @@ from updater.errors import RollbackFailed
 from updater.operations import deploying, planning
 
 
-def _run(face: Face, request: Request) -> int:
+def run(face: Face, request: Request) -> int:
+    """Start a deployment, or another transaction, and show it until it ends; returns the exit code."""
     root = operations.open_root(face.root)
     deployment = deploying.launch(root, request)
     try:
@@ -25,7 +26,7 @@ def _run(face: Face, request: Request) -> int:
         deployment.close()
 
 
-def _user() -> str:
+def user() -> str:
     try:
         return getpass.getuser()
     except (KeyError, OSError):
@@ -57,11 +58,11 @@ def deploy(
     Whatever fails, everything is as it was before, and the old release is in service.
     """
     face: Face = ctx.obj
-    request = Request("deploy", tag, force=force, replace=replace, user=_user(), reason=reason)
+    request = Request("deploy", tag, force=force, replace=replace, user=user(), reason=reason)
     if dry_run:
         _show_plan(face, request)
         return
-    ctx.exit(_run(face, request))
+    ctx.exit(run(face, request))
 
 
 def _show_plan(face: Face, request: Request) -> None:
@@ -91,8 +92,8 @@ def _show_plan(face: Face, request: Request) -> None:
 @click.pass_context
 def fetch(ctx: click.Context, tag: str, rebuild: bool, replace: bool, force: bool) -> None:
     """Install release TAG without activating it; the application is not touched."""
-    request = Request("fetch", tag, rebuild=rebuild, replace=replace, force=force, user=_user())
-    ctx.exit(_run(ctx.obj, request))
+    request = Request("fetch", tag, rebuild=rebuild, replace=replace, force=force, user=user())
+    ctx.exit(run(ctx.obj, request))
 
 
 @click.command()
@@ -102,17 +103,23 @@ def fetch(ctx: click.Context, tag: str, rebuild: bool, replace: bool, force: boo
 @click.pass_context
 def activate(ctx: click.Context, version: str, force: bool, reason: str) -> None:
     """Put the installed release VERSION into service; no network."""
-    ctx.exit(_run(ctx.obj, Request("activate", version, force=force, user=_user(), reason=reason)))
+    ctx.exit(run(ctx.obj, Request("activate", version, force=force, user=user(), reason=reason)))
 
 
 @click.command()
 @click.option("--to", metavar="VERSION", help="That release instead of the previous good one.")
+@click.option(
+    "--restore-data",
+    is_flag=True,
+    help="Also put back the data that it had when it was left; the present ones are kept as a backup.",
+)
 @_force
 @_reason
 @click.pass_context
-def rollback(ctx: click.Context, to: str | None, force: bool, reason: str) -> None:
+def rollback(ctx: click.Context, to: str | None, restore_data: bool, force: bool, reason: str) -> None:
     """Go back to the previous good release; no network."""
-    ctx.exit(_run(ctx.obj, Request("rollback", to, force=force, user=_user(), reason=reason)))
+    request = Request("rollback", to, force=force, restore_data=restore_data, user=user(), reason=reason)
+    ctx.exit(run(ctx.obj, request))
 
 
 @click.command()

@@ -23,10 +23,16 @@ WORDS = {
     "unpack": "moving into releases/",
     "build": "building the environment",
     "seal": "sealing",
+    "choose": "choosing the backup",
+    "stage": "unpacking what differs beside the data",
     "gate": "asking whether it may be interrupted",
     "backup": "backing up",
+    "rehearse": "rehearsing the migration on a copy",
     "drain": "asking once more",
     "stop": "stopping the old processes",
+    "restore": "putting the data in place",
+    "load": "loading the dumps",
+    "migrate": "migrating the databases",
     "activate": "swapping current",
     "start": "starting the new processes",
     "probe": "probing",
@@ -35,7 +41,7 @@ WORDS = {
 }
 
 
-SHOWN_UNDONE = ("stop", "activate", "start", "commit")
+SHOWN_UNDONE = ("stop", "restore", "load", "migrate", "activate", "start", "commit")
 """Phases whose undoing a user of the application could notice."""
 
 
@@ -172,6 +178,16 @@ def succeeded_text(record: Json) -> str:
         return output.good(
             f"{record['to']} is installed ({took}); put it into service with `updater activate {record['to']}`"
         )
+    if record["kind"] == "restore":
+        kept = (
+            f"; as it was before: updater backup restore {record['backup']}" if record.get("backup") else ""
+        )
+        outage = (
+            f", interrupted for {output.seconds(record['outage_seconds'])}"
+            if record.get("outage_seconds")
+            else ""
+        )
+        return output.good(f"{record['restored']} is restored ({took}{outage})") + kept
     back = f"; back: updater activate {record['from']}" if record.get("from") else ""
     outage = (
         f", interrupted for {output.seconds(record['outage_seconds'])}"
@@ -185,4 +201,6 @@ def recovered_text(record: Json) -> str:
     """What became of a deployment that an earlier interruption had left open, and what it was interrupted by."""
     if error := record.get("error"):
         return "\n".join([str(error["message"]), *(f"  {line}" for line in error.get("details") or ())])
+    if record.get("kind") == "restore":
+        return f"the interrupted restore of {record.get('restored')} was finished"
     return f"the interrupted deployment of {record.get('to')} was finished; it is in service"

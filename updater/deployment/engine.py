@@ -203,6 +203,8 @@ def explained(tx: Transaction, because: UpdaterError, *, touched: bool) -> Updat
         state += f" Not running, as before: {', '.join(idle)}."
     if down := tx.memory.get("stays_down"):
         state = f"{now}; not started again: {', '.join(down)}."
+    if tx.request.kind == "restore":
+        return _restore_explained(tx, because, state, touched=touched)
     verb = next((verb for kind, verb in _VERBS if isinstance(because, kind)), None)
     if isinstance(because, Cancelled):
         message = f"the deployment of {version} was cancelled; {now}"
@@ -215,11 +217,32 @@ def explained(tx: Transaction, because: UpdaterError, *, touched: bool) -> Updat
         return because
     if touched and tx.backup:
         state += f" Nothing was lost: {tx.backup} holds the data from before."
+    if told := tx.memory.get("data_told"):
+        state += f" {told}"
     details = [because.message, *because.details]
     if tx.facts.get("bad") or tx.memory.get("marked_bad"):
         state = f"{version} is marked bad. {state}"
     kind = type(because) if because.exit_code != UpdaterError.exit_code else DeploymentFailed
     return kind(message, details=details, state=state, advice=because.advice or _advice(tx, because))
+
+
+def _restore_explained(tx: Transaction, because: UpdaterError, state: str, *, touched: bool) -> UpdaterError:
+    if not touched:
+        because.state = because.state or "Nothing was changed."
+        return because
+    what = "was cancelled" if isinstance(because, Cancelled) else "failed"
+    state = (
+        f"{state} The data are as they were before{f'; {tx.backup} holds them as well' if tx.backup else ''}."
+    )
+    if told := tx.memory.get("data_told"):
+        state += f" {told}"
+    kind = type(because) if because.exit_code != UpdaterError.exit_code else DeploymentFailed
+    return kind(
+        f"{tx.subject} {what} and was undone",
+        details=[because.message, *because.details],
+        state=state,
+        advice=because.advice,
+    )
 
 
 def _advice(tx: Transaction, because: UpdaterError) -> str | None:
@@ -238,7 +261,7 @@ def rollback_failed(
     details = [f"first: {because.message}", *because.details, "then, on the way back:"]
     details += [line for problem in problems for line in (problem.message, *problem.details)]
     return RollbackFailed(
-        f"the deployment of {tx.target or tx.request.wanted} failed and so did the way back to {back}",
+        f"{tx.subject} failed and so did the way back to {back}",
         details=details,
         state="updater holds still now and will not try again by itself.",
         advice=(
@@ -288,6 +311,8 @@ def outcome_record(notes: Run, result: str, error: UpdaterError | None, text: st
         "seconds": seconds,
         "outage_seconds": tx.memory.get("outage"),
         "backup": tx.backup,
+        "restored": tx.facts.get("choose", {}).get("backup"),
+        "data": tx.memory.get("data"),
         "phases": notes.phases,
         "outcome": result,
         "text": text,

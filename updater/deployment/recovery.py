@@ -6,6 +6,7 @@ back, after it everything rolls forward. A journal that already began to roll ba
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from updater.config import Config
 from updater.deployment import engine, journal, phases
 from updater.deployment.cancel import deferred
 from updater.deployment.journal import Journal, Log
+from updater.deployment.phases import data
 from updater.deployment.transaction import Transaction
 from updater.errors import DeploymentFailed, RollbackFailed, UpdaterError, from_json
 from updater.layout import Layout, ReleaseFiles
@@ -40,6 +42,7 @@ def recover(layout: Layout, config: Config, lock: Lock) -> list[engine.Outcome]:
     """
     with deferred():
         outcomes = [_recover_one(layout, config, lock, path) for path in journal.unfinished(layout)]
+        data.tidy(layout)
         sweep(layout)
     return outcomes
 
@@ -53,6 +56,7 @@ def sweep(layout: Layout) -> None:
     for release in store.installed(layout):
         places += [release.path, release.path / ReleaseFiles.RECORDS, layout.launchers / release.version]
         places += [(release.path / inside).parent for inside in shared.links(layout, release.version)]
+    places += data.places(layout)
     for place in places:
         durable.sweep(place)
 
@@ -76,8 +80,8 @@ def _recover_one(layout: Layout, config: Config, lock: Lock, path: Path) -> engi
         tx.memory["committed"] = True
         phases.settle(tx)
         return engine.finish(notes, "succeeded", text="finished after an interruption")
-    known = phases.BY_NAME if log.incomplete else log.intended()
-    notes.done = [phases.BY_NAME[name] for name in known if name in phases.BY_NAME]
+    known = {phase.name: phase for phase in phases.of(tx.request)}
+    notes.done = list(phases.EVERY) if log.incomplete else [known[it] for it in log.intended() if it in known]
     problems = engine.undo(tx, notes.done)
     because = interrupted(log, tx)
     if problems:
@@ -108,6 +112,7 @@ def facts(layout: Layout) -> dict[str, str | None]:
         "in_service": service.in_service(layout).version,
         "good": service.named_by(layout, layout.good),
         "previous": service.named_by(layout, layout.previous),
+        "moving": str(layout.swap) if os.path.lexists(layout.swap) else None,
     }
 
 
@@ -119,6 +124,8 @@ def committed(log: Log, tx: Transaction, now: Mapping[str, str | None]) -> bool:
         return tx.target is not None and now["good"] == tx.target and tx.before.get("good") != tx.target
     if "commit" not in log.intended():
         return False
+    if tx.request.kind == "restore":
+        return now["moving"] is None
     if log.finished("commit"):
         return True
     # Killed between the rename and its record. If the target was good already, the rename changed nothing that
@@ -156,6 +163,7 @@ def _hold(notes: engine.Run, log: Log) -> engine.Outcome:
     else:
         problems.append(RollbackFailed("the release that was in service before is not there any more"))
     error = engine.rollback_failed(tx, interrupted(log, tx), problems)
+    error.details += data.set_aside(tx.layout)
     error.details.append(
         f"{ATTEMPTS} recoveries did not come to an end; `current` is {back}, its processes were not started"
     )

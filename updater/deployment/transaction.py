@@ -22,8 +22,9 @@ Json = dict[str, Any]
 class Request:
     """What somebody asked for.
 
-    ``kind``: ``deploy``, ``fetch``, ``activate`` or ``rollback``. ``wanted``: a tag or version; None: the newest, or the
-    previous good one.
+    ``kind``: ``deploy``, ``fetch``, ``activate``, ``rollback`` or ``restore``. ``wanted``: a tag or version (None: the
+    newest, or the previous good one), or the backup to restore, of which ``parts`` says what; ``restore_data``: go back with
+    the data that the release had.
     """
 
     kind: str
@@ -31,6 +32,8 @@ class Request:
     force: bool = False
     replace: bool = False
     rebuild: bool = False
+    restore_data: bool = False
+    parts: tuple[str, ...] = ()
     origin: str = "shell"
     user: str = ""
     reason: str = ""
@@ -41,7 +44,7 @@ class Request:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Request:
         known = {name: data[name] for name in cls.__dataclass_fields__ if name in data}
-        return cls(**known)
+        return cls(**{**known, "parts": tuple(map(str, known.get("parts") or ()))})
 
 
 @dataclass
@@ -81,8 +84,9 @@ class Transaction:
 
     @property
     def target(self) -> str | None:
-        """The release to put into service, once it is resolved."""
-        version = self.facts.get("resolve", {}).get("version")
+        """The release to put into service, once it is resolved; in a restore the one that is."""
+        found = self.facts.get("resolve") or self.facts.get("choose") or {}
+        version = found.get("version")
         return version if isinstance(version, str) and _is_name(version) else None
 
     @property
@@ -98,6 +102,17 @@ class Transaction:
             if isinstance(name := self.facts.get(phase, {}).get("backup"), str):
                 return name
         return None
+
+    @property
+    def subject(self) -> str:
+        """What this is about, for people."""
+        if self.request.kind == "restore":
+            return f"the restore of {self.facts.get('choose', {}).get('backup') or self.request.wanted}"
+        return f"the deployment of {self.target or self.request.wanted}"
+
+    def began(self, phase: str) -> bool:
+        """Whether a phase has begun, by the journal; it may have been undone since."""
+        return any(line.kind == "intent" and line.phase == phase for line in self.journal.read().lines)
 
     @property
     def running_before(self) -> list[str]:

@@ -118,6 +118,25 @@ def extract(root: Root, name: str, into: Path, parts: Sequence[str] = ()) -> Jso
     return {"id": backup.id, "into": str(into), "parts": list(wanted)}
 
 
+def restorable(root: Root, name: str, parts: Sequence[str] = ()) -> Json:
+    """What a restore in place would do. Changes nothing.
+
+    Raises:
+        UsageError: no such backup or part. BackupDamaged: its manifest cannot be read.
+    """
+    from updater.deployment.phases.restore import chosen_parts
+    from updater.processes import control
+    from updater.releases import service
+
+    backup = catalogue.find(root.layout, name)
+    return {
+        **as_json(backup),
+        "parts": chosen_parts(backup, tuple(parts)),
+        "in_service": service.in_service(root.layout).release,
+        "running": control.names_running(root.layout, root.config),
+    }
+
+
 def _parts(backup: Backup, parts: Sequence[str]) -> list[str]:
     known = [name for name in PARTS if name in backup.manifest.parts]
     for name in parts:

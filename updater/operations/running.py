@@ -155,7 +155,7 @@ def _tell_the_deployment(layout: Layout) -> None:
     unfinished = journal.unfinished(layout)
     forced.note(layout, unfinished[-1].name.removesuffix(journal.SUFFIX) if unfinished else None)
     owner = lock.owner(layout)
-    if owner and owner.operation in ("deploy", "activate", "rollback"):
+    if owner and owner.operation in ("deploy", "activate", "rollback", "restore"):
         with contextlib.suppress(PermissionError):
             owner.identity.signal(signal.SIGTERM)
 

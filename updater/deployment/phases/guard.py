@@ -198,9 +198,10 @@ def _may_do_without(tx: Transaction) -> bool:
 
 def _make(tx: Transaction) -> Made:
     making = create.Making(
-        f"before {tx.request.kind} {tx.target}",
+        f"before {tx.request.kind} {tx.facts.get('choose', {}).get('backup') or tx.target}",
         deployment=tx.journal.id,
-        accept_damaged=tx.request.force,
+        # who restores may well do so because a database is corrupt; it is kept as it is
+        accept_damaged=tx.request.force or tx.request.kind == "restore",
         check=tx.cancel.check,
         on_progress=lambda done, total: tx.progress.tell(done=done, total=total),
     )
@@ -214,6 +215,7 @@ def prune(tx: Transaction) -> None:
     """After the commit: old backups go."""
     manifests = [it.manifest for it in catalogue.found(tx.layout)]
     retained = [release.version for release in store.installed(tx.layout)]
-    for name in catalogue.to_drop(manifests, tx.config.backup.keep, retained):
+    needed = {str(tx.facts.get("choose", {}).get("backup")), str(tx.backup)}
+    for name in catalogue.to_drop(manifests, tx.config.backup.keep, retained, needed):
         catalogue.remove(tx.layout, name)
         records.log(tx.layout, f"backup {name} pruned")

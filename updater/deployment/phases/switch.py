@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from updater import durable, health, ownership
+from updater.backups import swap
 from updater.deployment.engine import Phase
-from updater.deployment.phases import guard, housekeeping
+from updater.deployment.phases import data, guard, housekeeping
 from updater.deployment.transaction import Stopwatch, Transaction
 from updater.errors import (
     Cancelled,
@@ -129,8 +130,11 @@ class Start(Phase):
     name = "start"
     touches_service = True
 
+    def applies(self, tx: Transaction) -> bool:
+        return tx.target is not None
+
     def do(self, tx: Transaction) -> Json:
-        target, names = tx.must_target(), list(tx.config.processes)
+        target, names = tx.must_target(), to_run(tx)
         durable.write(tx.layout.trial, f"{target}\n")
         tx.progress.tell(f"starting {', '.join(names)}" if names else "no processes are configured")
         with judging(tx):
@@ -152,10 +156,10 @@ class Probe(Phase):
     touches_service = True
 
     def applies(self, tx: Transaction) -> bool:
-        return bool(tx.config.processes)
+        return tx.target is not None and bool(to_run(tx))
 
     def do(self, tx: Transaction) -> Json:
-        target, names = tx.must_target(), list(tx.config.processes)
+        target, names = tx.must_target(), to_run(tx)
         with judging(tx):
             health.wait_healthy(
                 tx.layout,
@@ -185,6 +189,22 @@ class Watch(Phase):
                 tx.layout, tx.config, tx.must_target(), list(tx.config.processes),
                 check=lambda: _check(tx), on_progress=tx.progress.tell, warn=tx.warn,
             )  # fmt: skip
+
+
+class CommitData(Phase):
+    """The restored data are what counts: the rename of ``.updater/swap.json`` is the commit point of a restore."""
+
+    name = "commit"
+    touches_service = True
+
+    def do(self, tx: Transaction) -> None:
+        tx.cancel.check()
+        tx.cancel.shield()
+        if "down" in tx.memory:
+            outage(tx)
+        swap.accept(tx.layout)
+        tx.memory["committed"] = True
+        settle(tx)
 
 
 class Commit(Phase):
@@ -217,11 +237,18 @@ class Commit(Phase):
         _link(tx, "good", tx.before.get("good"))
 
 
+def to_run(tx: Transaction) -> list[str]:
+    """The processes to start: all of a release that is put into service; after a restore those that ran before it."""
+    return tx.running_before if tx.request.kind == "restore" else list(tx.config.processes)
+
+
 def settle(tx: Transaction) -> None:
     """What follows the commit point: marks, the end of the trial, pruning. Done again by a recovery; no failure
     here fails a deployment that is good (F28)."""
+    marking = () if tx.request.kind == "restore" else (_mark_good,)
     for act in (
-        _mark_good,
+        data.settle,
+        *marking,
         _end_trial,
         guard.resume,
         housekeeping.prune,
@@ -292,7 +319,7 @@ def judging(tx: Transaction) -> Iterator[None]:
     except (HealthFailed, ProcessFailed) as failure:
         _check(tx)
         target = tx.must_target()
-        if target not in marks.read(tx.layout).good:
+        if tx.request.kind != "restore" and target not in marks.read(tx.layout).good:
             tx.memory["marked_bad"] = True
             with contextlib.suppress(OSError):
                 marks.put(tx.layout, target, "bad", reason=failure.message, deployment=tx.journal.id)

@@ -1,0 +1,322 @@
+"""Restore in place: afterwards everything is as the backup has it, or as it was before; nothing in between, and nothing lost."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.integration.test_backups import backup, make_root, snapshot
+from tests.site import SERVE, Site
+from updater.backups import staging, swap
+from updater.backups.catalogue import Backup
+from updater.config import BackupConfig
+from updater.layout import Layout
+
+NAMES = st.sampled_from(["a", "b", "c", "é", "\udcff", "new\nline"])
+CONTENT = st.one_of(
+    st.binary(max_size=40).map(lambda it: ("file", it)),
+    NAMES.map(lambda it: ("link", it)),
+    st.just(("directory", b"")),
+)
+TREES = st.dictionaries(st.lists(NAMES, min_size=1, max_size=3).map("/".join), CONTENT, max_size=8)
+
+
+def plant(top: Path, tree: dict[str, Any]) -> None:
+    """Make a tree; what is in the way of an earlier name is left out."""
+    for path, (kind, content) in tree.items():
+        place = top / path
+        with contextlib.suppress(OSError):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if os.path.lexists(place):
+                continue
+            if kind == "file":
+                place.write_bytes(content)
+            elif kind == "link":
+                place.symlink_to(content)
+            else:
+                place.mkdir()
+
+
+def replant(top: Path, tree: dict[str, Any]) -> None:
+    for entry in os.scandir(top):
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path)
+        else:
+            os.unlink(entry.path)
+    plant(top, tree)
+
+
+def staged(
+    layout: Layout, made: Backup, config: BackupConfig, parts: tuple[str, ...] = ("config", "data")
+) -> staging.Staging:
+    moving = staging.Staging(layout, config, made.directory, parts, "test", "restore")
+    moving.stage()
+    return moving
+
+
+class Killed(Exception):
+    pass
+
+
+def state(layout: Layout) -> dict[str, Any]:
+    return {
+        path: it for path, it in snapshot(layout.shared, dates=False).items() if path.split("/")[0] != "logs"
+    }
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(first=TREES, second=TREES, data=st.data())
+def test_any_state_takes_the_place_of_any_other_and_can_be_taken_back_from_every_rename(
+    tmp_path_factory: pytest.TempPathFactory,
+    first: dict[str, Any],
+    second: dict[str, Any],
+    data: st.DataObject,
+) -> None:
+    layout = make_root(tmp_path_factory.mktemp("root"))
+    place = layout.shared / "data"
+    plant(place, first)
+    made = backup(layout)
+    wanted = state(layout)
+    replant(place, second)
+    before = state(layout)
+    moving = staged(layout, made, BackupConfig())
+    dies_at = data.draw(st.integers(0, 12))
+    done = [0]
+    real = os.rename
+
+    def rename(source: Any, target: Any, **more: Any) -> None:
+        done[0] += 1
+        if done[0] == dies_at:
+            raise Killed
+        real(source, target, **more)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "rename", rename)
+        with contextlib.suppress(Killed):
+            moving.put()
+    if data.draw(st.booleans()) or 0 < dies_at <= done[0]:
+        swap.undo(layout)
+        assert state(layout) == before
+        swap.undo(layout)
+    else:
+        swap.accept(layout)
+        assert state(layout) == wanted
+        swap.accept(layout)
+    assert not list(layout.shared.rglob(".updater-*")) and not layout.swap.exists()
+
+
+def test_what_is_left_out_of_backups_stays_where_it_is(layout: Layout) -> None:
+    config = BackupConfig(exclude=("data/cache", "data/deep/*.tmp"))
+    place = layout.shared / "data"
+    plant(place, {"state.json": ("file", b"1"), "deep/kept": ("file", b"k")})
+    made = backup(layout, exclude=config.exclude)
+    plant(place, {"cache/big": ("file", b"cached"), "deep/x.tmp": ("file", b"t"), "later": ("file", b"l")})
+    (place / "state.json").write_bytes(b"2")
+    shutil.rmtree(place / "deep" / "kept", ignore_errors=True)
+    staged(layout, made, config).put()
+    swap.accept(layout)
+    assert (place / "state.json").read_bytes() == b"1"
+    assert (place / "cache/big").read_bytes() == b"cached" and (place / "deep/x.tmp").read_bytes() == b"t"
+    assert not (place / "later").exists()
+
+
+def test_a_directory_with_what_no_backup_holds_is_not_swept_away_for_a_file(layout: Layout) -> None:
+    place = layout.shared / "data"
+    (place / "x").write_bytes(b"once a file")
+    made = backup(layout)
+    (place / "x").unlink()
+    plant(place, {"x/cache/big": ("file", b"cached")})
+    moving = staged(layout, made, BackupConfig(exclude=("data/x/cache",)))
+    with pytest.raises(Exception, match="something is left that no backup holds"):
+        moving.put()
+    swap.undo(layout)
+    assert (place / "x/cache/big").read_bytes() == b"cached"
+
+
+def test_a_directory_that_is_a_link_to_another_disk_stays_one(layout: Layout, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "another disk"
+    (layout.shared / "data").rename(elsewhere)
+    (layout.shared / "data").symlink_to(elsewhere)
+    (elsewhere / "a").write_bytes(b"1")
+    made = backup(layout)
+    (elsewhere / "a").write_bytes(b"22")
+    staged(layout, made, BackupConfig()).put()
+    swap.accept(layout)
+    assert (layout.shared / "data").is_symlink() and (elsewhere / "a").read_bytes() == b"1"
+
+
+def test_a_log_that_has_grown_is_not_cut_back_and_the_history_stays(layout: Layout) -> None:
+    (layout.logs / "web.log").write_text("one\n")
+    layout.history.write_text("[]")
+    made = backup(layout)
+    (layout.logs / "web.log").write_text("one\ntwo\n")
+    layout.history.write_text('[{"id": "later"}]')
+    (layout.logs / "bot.log").write_text("younger\n")
+    staged(layout, made, BackupConfig(), ("logs",)).put()
+    swap.accept(layout)
+    assert (layout.logs / "web.log").read_text() == "one\ntwo\n"
+    assert "later" in layout.history.read_text() and (layout.logs / "bot.log").exists()
+
+
+@pytest.mark.parametrize("record", ["rubbish", '{"id": "x"}', '{"id":"x","purpose":"restore","holders":["../.."],"steps":[],"folders":[],"emptied":[],"ready":true}'])  # fmt: skip
+def test_a_record_that_is_rubbish_moves_nothing_and_is_told(layout: Layout, record: str) -> None:
+    layout.swap.write_text(record)
+    with pytest.raises(Exception, match="cannot be read: it is damaged"):
+        swap.undo(layout)
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return make_root(tmp_path / "a root")
+
+
+def rows(site: Site) -> list[Any]:
+    with contextlib.closing(sqlite3.connect(site.layout.shared / "data" / "trades.db")) as connection:
+        return connection.execute("SELECT * FROM trades ORDER BY 1").fetchall()
+
+
+def write(site: Site, *statements: str) -> None:
+    with (
+        contextlib.closing(sqlite3.connect(site.layout.shared / "data" / "trades.db")) as connection,
+        connection,
+    ):
+        connection.execute("PRAGMA journal_mode=WAL")
+        for statement in statements:
+            connection.execute(statement)
+
+
+def with_trades(site: Site) -> None:
+    site.deployed("v1.0.0")
+    write(
+        site,
+        "CREATE TABLE trades (id INTEGER PRIMARY KEY, what TEXT)",
+        "INSERT INTO trades (what) VALUES ('first')",
+    )
+    (site.layout.shared / "config").mkdir(exist_ok=True)
+    (site.layout.shared / "config" / "settings.toml").write_text("mode = 'paper'\n")
+
+
+def test_restore_puts_the_data_back_keeps_the_present_ones_and_restarts_the_application(site: Site) -> None:
+    with_trades(site)
+    made = site.updater("--json", "backup", "create").json["id"]
+    write(site, "INSERT INTO trades (what) VALUES ('second')")
+    (site.layout.shared / "config" / "settings.toml").write_text("mode = 'live'\n")
+    pid = site.status()["processes"][0]["pid"]
+    assert site.updater("backup", "restore", made).code == 2, "it asks, and nobody is there to answer"
+    done = site.updater("backup", "restore", made, "--yes")
+    assert done.code == 0, done.text
+    assert rows(site) == [(1, "first")]
+    assert (site.layout.shared / "config" / "settings.toml").read_text() == "mode = 'paper'\n"
+    site.runs("v1.0.0")
+    assert site.status()["processes"][0]["pid"] != pid
+    record = site.history()[-1]
+    assert record["kind"] == "restore" and record["restored"] == made and record["outcome"] == "succeeded"
+    kept = record["backup"]
+    assert kept in done.out
+    back = site.updater("backup", "restore", kept, "--only", "data", "--yes")
+    assert back.code == 0, back.text
+    assert rows(site) == [(1, "first"), (2, "second")], "the way back from a restore is a restore"
+    assert (site.layout.shared / "config" / "settings.toml").read_text() == "mode = 'paper'\n"
+    site.is_clean()
+    assert not list(site.layout.shared.rglob(".updater-*"))
+
+
+def test_a_restore_after_which_the_application_does_not_answer_ends_where_it_began(site: Site) -> None:
+    needs = "import sqlite3\nsqlite3.connect('data/trades.db').execute('SELECT what FROM trades')\n"
+    site.publish("v1.0.0", files={"serve.py": needs + SERVE})
+    write_empty = site.layout.shared / "data"
+    write_empty.mkdir(parents=True, exist_ok=True)
+    write(site, "CREATE TABLE other (id INTEGER)")
+    made = site.updater("--json", "backup", "create").json["id"]
+    write(
+        site,
+        "CREATE TABLE trades (id INTEGER PRIMARY KEY, what TEXT)",
+        "INSERT INTO trades (what) VALUES ('mine')",
+    )
+    done = site.updater("deploy", "v1.0.0")
+    assert done.code == 0, done.text
+    failed = site.updater("backup", "restore", made, "--yes")
+    assert failed.code == 4, failed.text
+    assert (
+        "the restore of" in failed.err
+        and "was undone" in failed.err
+        and "The data are as they were before" in failed.err
+    )
+    assert rows(site) == [(1, "mine")]
+    site.runs("v1.0.0")
+    assert "bad" not in str(site.updater("--json", "releases").json[0].get("state")), (
+        "the release is not at fault"
+    )
+    assert not list(site.layout.shared.rglob(".updater-*")) and not site.layout.swap.exists()
+
+
+def test_a_backup_of_another_root_is_refused_and_comes_by_force(site: Site, tmp_path: Path) -> None:
+    with_trades(site)
+    other = make_root(tmp_path / "other")
+    (other.shared / "data" / "theirs").write_text("theirs")
+    made = backup(other)
+    shutil.copytree(made.directory, site.layout.backups / made.id)
+    done = site.updater("backup", "restore", made.id, "--yes")
+    assert done.code == 2 and "is of another root" in done.err, done.text
+    assert rows(site) == [(1, "first")]
+    forced = site.updater("backup", "restore", made.id, "--yes", "--force")
+    assert forced.code == 0, forced.text
+    assert (site.layout.shared / "data" / "theirs").exists() and not (
+        site.layout.shared / "data" / "trades.db"
+    ).exists()
+
+
+def test_a_damaged_backup_is_refused_before_anything_stops(site: Site) -> None:
+    with_trades(site)
+    made = site.updater("--json", "backup", "create").json["id"]
+    write(site, "INSERT INTO trades (what) VALUES ('second')")
+    archive = site.layout.backups / made / "data.tar.zst"
+    raw = bytearray(archive.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    archive.chmod(0o600)
+    archive.write_bytes(raw)
+    pid = site.status()["processes"][0]["pid"]
+    done = site.updater("backup", "restore", made, "--yes")
+    assert done.code == 7 and made in done.err, done.text
+    assert site.status()["processes"][0]["pid"] == pid and len(rows(site)) == 2
+    assert not list(site.layout.shared.rglob(".updater-*")) and not site.layout.swap.exists()
+
+
+def test_a_database_that_a_strange_process_uses_is_not_pulled_away_from_it(site: Site) -> None:
+    with_trades(site)
+    made = site.updater("--json", "backup", "create").json["id"]
+    place = site.layout.shared / "data" / "trades.db"
+    script = "import sqlite3,sys,time; c=sqlite3.connect(sys.argv[1]); c.execute('SELECT * FROM trades'); print('open', flush=True); time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", script, str(place)], stdout=subprocess.PIPE) as stranger:
+        try:
+            assert stranger.stdout is not None and stranger.stdout.readline()
+            done = site.updater("backup", "restore", made, "--yes")
+            assert done.code == 9 and f"pid {stranger.pid}" in done.err, done.text
+            site.runs("v1.0.0")
+        finally:
+            stranger.kill()
+
+
+def test_rollback_with_its_data_brings_back_what_the_older_release_had(site: Site) -> None:
+    with_trades(site)
+    site.publish("v1.1.0")
+    assert site.updater("deploy", "v1.1.0").code == 0
+    write(site, "INSERT INTO trades (what) VALUES ('by v1.1.0')")
+    done = site.updater("rollback", "--restore-data")
+    assert done.code == 0, done.text
+    assert rows(site) == [(1, "first")]
+    site.runs("v1.0.0")
+    record = site.history()[-1]
+    again = site.updater("backup", "restore", record["backup"], "--yes")
+    assert again.code == 0, again.text
+    assert len(rows(site)) == 2, "what was written meanwhile is in the backup that the rollback made"

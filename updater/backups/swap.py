@@ -1,0 +1,390 @@
+"""Puts staged data in the place of what lies below ``shared/``, by renames alone, and takes it back.
+
+What is to be moved is on the disk in ``.updater/swap.json`` before the first rename. Each path has a number: what lay there
+goes to ``old/<number>`` and what takes its place comes from ``new/<number>``, in a directory ``.updater-<id>`` on the same
+filesystem. Which of them are there tells how far a path has come, so going on and going back may both be killed and repeated.
+
+The rename of ``swap.json`` to ``swapped.json`` is the point from which the new state counts: before it everything can be
+taken back, after it what lay there before is removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import stat
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from updater import durable
+from updater.backups.gather import ASIDE, shown
+from updater.errors import BackupFailed, UpdaterError
+from updater.layout import Layout
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One path below ``shared/``: whether something lay there before, and whether something does after.
+
+    ``holder``: the directory below ``shared/`` in which old and new lie, ``""`` for ``shared/`` itself.
+    """
+
+    path: str
+    holder: str
+    number: int
+    before: bool
+    after: bool
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A directory that must be there, with its mode and owner. ``was``: how it was before; None: it is made."""
+
+    path: str
+    mode: int
+    owner: tuple[int, int]
+    was: tuple[int, int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Swap:
+    """What is moved. ``purpose``: ``restore``, ``migrate`` or ``undo``. Without ``ready`` nothing has been moved yet.
+
+    ``emptied``: directories that the new state does not have; they go when nothing is left in them.
+    """
+
+    id: str
+    purpose: str
+    holders: tuple[str, ...]
+    steps: tuple[Step, ...] = ()
+    folders: tuple[Folder, ...] = ()
+    emptied: tuple[str, ...] = ()
+    ready: bool = False
+
+    def as_json(self) -> Json:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Swap | None:
+        """A record; None if it is none. Names in it never lead out of ``shared/``."""
+        with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
+            found = cls(
+                id=str(data["id"]),
+                purpose=str(data["purpose"]),
+                holders=tuple(map(str, data["holders"])),
+                steps=tuple(Step(**it) for it in data["steps"]),
+                folders=tuple(_folder(it) for it in data["folders"]),
+                emptied=tuple(map(str, data["emptied"])),
+                ready=bool(data["ready"]),
+            )
+            paths = [*(it.path for it in found.steps), *(it.path for it in found.folders), *found.emptied]
+            places = [*found.holders, *(it.holder for it in found.steps)]
+            if found.id.isprintable() and "/" not in found.id and all(map(_is_below, paths)) and all(
+                not it or _is_below(it) for it in places
+            ):  # fmt: skip
+                return found
+        return None
+
+
+def _folder(data: Mapping[str, Any]) -> Folder:
+    was = data["was"]
+    uid, gid = data["owner"]
+    return Folder(
+        str(data["path"]),
+        int(data["mode"]),
+        (int(uid), int(gid)),
+        None if was is None else (was[0], was[1], was[2]),
+    )
+
+
+def _is_below(path: str) -> bool:
+    return bool(path) and "\0" not in path and not {"", ".", ".."} & set(path.split("/"))
+
+
+def pending(layout: Layout) -> Swap | None:
+    """What is being moved and does not count yet.
+
+    Raises:
+        UpdaterError: the record cannot be read; nothing can be taken back by itself then.
+    """
+    return _read(layout, layout.swap)
+
+
+def _read(layout: Layout, record: Path) -> Swap | None:
+    try:
+        raw = durable.read(record, limit=1024**3)
+    except FileNotFoundError:
+        return None
+    except OSError as failure:
+        raise _unreadable(layout, record, str(failure.strerror)) from failure
+    with contextlib.suppress(ValueError, RecursionError):
+        if found := Swap.from_json(json.loads(raw)):
+            return found
+    raise _unreadable(layout, record, "it is damaged")
+
+
+def _unreadable(layout: Layout, record: Path, why: str) -> UpdaterError:
+    return UpdaterError(
+        f"{record} cannot be read: {why}",
+        details=[f"the data that were moved lie in directories {ASIDE}… below {layout.shared}"],
+        advice="`updater backup list` shows the states that can be restored; move the record away to go on.",
+    )
+
+
+def begin(layout: Layout, identifier: str, purpose: str, holders: Iterable[str]) -> Swap:
+    """Make the directories in which old and new will lie. Their names are on the disk before they are."""
+    if (other := pending(layout)) is not None:
+        raise UpdaterError(
+            f"data of {other.id} ({other.purpose}) are still being moved", advice="run: updater recover"
+        )
+    found = Swap(identifier, purpose, tuple(dict.fromkeys(holders)))
+    _write(layout, found)
+    for holder in found.holders:
+        place = directory(layout, found, holder)
+        place.mkdir(0o700, exist_ok=True)
+        for name in ("old", "new"):
+            (place / name).mkdir(0o700, exist_ok=True)
+        durable.flush_directory(place)
+        durable.flush_directory(place.parent)
+    return found
+
+
+def _write(layout: Layout, swap: Swap) -> None:
+    durable.write(layout.swap, json.dumps(swap.as_json(), separators=(",", ":")) + "\n", mode=0o600)
+
+
+def directory(layout: Layout, swap: Swap, holder: str) -> Path:
+    """Where old and new of a holder lie."""
+    return Path(os.path.realpath(layout.shared / holder)) / f"{ASIDE}{swap.id}"
+
+
+def forward(layout: Layout, swap: Swap) -> None:
+    """Move everything to its place; what is there already stays. What was staged must be on the disk.
+
+    Raises:
+        BackupFailed: a path is in the way. OSError. In both cases :func:`undo` takes everything back.
+    """
+    assert swap.ready
+    _write(layout, swap)
+    touched: set[Path] = set()
+    for step in sorted(swap.steps, key=_depth, reverse=True):
+        if step.before:
+            _take_away(_Places.of(layout, swap, step), touched)
+    for folder in sorted(swap.folders, key=_depth):
+        _make(layout, folder, touched)
+    for step in sorted(swap.steps, key=_depth):
+        if step.after:
+            _put(_Places.of(layout, swap, step), touched)
+    _flush(touched)
+
+
+def undo(layout: Layout, *, keep: bool = False) -> list[Path]:
+    """Take everything back that :func:`forward` moved, and forget what was staged. Harmless when nothing was.
+
+    What somebody put into a place that was empty meanwhile is kept beside it. ``keep``: what had taken the place is not
+    removed; returns the directories in which it lies.
+    """
+    swap = pending(layout)
+    if swap is None:
+        return []
+    touched: set[Path] = set()
+    for step in sorted(swap.steps, key=_depth, reverse=True):
+        if step.after and _reachable(layout, step.path):
+            _take_back(_Places.of(layout, swap, step), touched)
+    for folder in sorted(swap.folders, key=_depth, reverse=True):
+        if _reachable(layout, folder.path):
+            _unmake(layout, folder, touched)
+    for step in sorted(swap.steps, key=_depth):
+        if step.before:
+            _put_back(_Places.of(layout, swap, step), swap.id, touched)
+    _flush(touched)
+    kept = _keep_directories(layout, swap) if keep else []
+    _remove_directories(layout, swap)
+    durable.remove(layout.swap)
+    return kept
+
+
+def _keep_directories(layout: Layout, swap: Swap) -> list[Path]:
+    kept = []
+    for holder in swap.holders:
+        place = directory(layout, swap, holder)
+        if place.is_dir():
+            kept.append(place.with_name(f"{ASIDE}kept-{swap.id}"))
+            durable.rename(place, kept[-1])
+    return kept
+
+
+def accept(layout: Layout) -> None:
+    """From here on the new state counts; what lay there before is removed. Harmless when repeated."""
+    if os.path.lexists(layout.swap):
+        durable.rename(layout.swap, layout.swapped)
+    clear(layout)
+
+
+def clear(layout: Layout) -> None:
+    """Finish what :func:`accept` began."""
+    swap = _read(layout, layout.swapped)
+    if swap is None:
+        return
+    for path in sorted(swap.emptied, key=lambda it: it.count("/"), reverse=True):
+        with contextlib.suppress(OSError):  # not empty: somebody else's
+            os.rmdir(layout.shared / path)
+    _remove_directories(layout, swap)
+    durable.remove(layout.swapped)
+
+
+def set_aside(layout: Layout) -> list[Path]:
+    """Leave everything where it lies and forget about it: for when going back has failed for good. Returns the directories in
+    which the data that were moved lie; nothing removes them."""
+    swap = pending(layout)
+    if swap is None:
+        return []
+    kept = []
+    for holder in swap.holders:
+        place = directory(layout, swap, holder)
+        if place.is_dir() and any(
+            (place / name).is_dir() and any((place / name).iterdir()) for name in ("old", "new")
+        ):
+            kept.append(place)
+    durable.rename(layout.swap, layout.own / f"swap-{swap.id}.kept.json")
+    return kept
+
+
+@dataclass(frozen=True)
+class _Places:
+    here: Path
+    old: Path
+    new: Path
+    step: Step
+
+    @classmethod
+    def of(cls, layout: Layout, swap: Swap, step: Step) -> _Places:
+        place = directory(layout, swap, step.holder)
+        return cls(
+            _inside(layout, step.path),
+            place / "old" / str(step.number),
+            place / "new" / str(step.number),
+            step,
+        )
+
+    def rename(self, source: Path, target: Path, touched: set[Path]) -> None:
+        os.rename(source, target)
+        touched |= {source.parent, target.parent}
+
+
+def _inside(layout: Layout, path: str) -> Path:
+    """Where a path lies. Below the first directory no symlink may lead elsewhere.
+
+    Raises:
+        BackupFailed: one does.
+    """
+    first, *rest = path.split("/")
+    place = layout.shared / first
+    for name in rest:
+        if place.is_symlink() and place != layout.shared / first:
+            raise BackupFailed(f"shared/{shown(path)} lies behind a symlink; it is left alone")
+        place = place / name
+    return place
+
+
+def _reachable(layout: Layout, path: str) -> bool:
+    """Whether no symlink lies on the way: one that is still there has not been moved, so nothing was put behind it either."""
+    try:
+        _inside(layout, path)
+    except BackupFailed:
+        return False
+    return True
+
+
+def _take_away(it: _Places, touched: set[Path]) -> None:
+    """What was there before goes to ``old``. Is it there already, then what is at the place is the new one."""
+    if os.path.lexists(it.old) or not os.path.lexists(it.here):
+        return
+    if stat.S_ISDIR(os.lstat(it.here).st_mode) and _holds_anything(it.here):
+        raise BackupFailed(
+            f"shared/{shown(it.step.path)} is a directory in which something is left that no backup holds; "
+            "the backup has a file of that name",
+            advice="move what is in it elsewhere, then restore again.",
+        )
+    it.rename(it.here, it.old, touched)
+
+
+def _holds_anything(place: Path) -> bool:
+    with os.scandir(place) as entries:
+        return any(not it.is_dir(follow_symlinks=False) or _holds_anything(Path(it.path)) for it in entries)
+
+
+def _put(it: _Places, touched: set[Path]) -> None:
+    if not os.path.lexists(it.new):
+        return  # it is in its place
+    if os.path.lexists(it.here):
+        raise BackupFailed(
+            f"shared/{shown(it.step.path)} came into being meanwhile; something still writes there"
+        )
+    it.rename(it.new, it.here, touched)
+
+
+def _take_back(it: _Places, touched: set[Path]) -> None:
+    moved = (
+        it.new.parent.is_dir()
+        and not os.path.lexists(it.new)
+        and (not it.step.before or os.path.lexists(it.old))
+    )
+    if moved and os.path.lexists(it.here):
+        it.rename(it.here, it.new, touched)
+
+
+def _put_back(it: _Places, identifier: str, touched: set[Path]) -> None:
+    if not os.path.lexists(it.old):
+        return
+    if os.path.lexists(it.here):
+        it.rename(it.here, it.here.with_name(f"{it.here.name}.kept-{identifier}"), touched)
+    it.rename(it.old, it.here, touched)
+
+
+def _make(layout: Layout, folder: Folder, touched: set[Path]) -> None:
+    place = _inside(layout, folder.path)
+    if folder.was is None and not place.is_dir():
+        os.mkdir(place, 0o700)
+        touched |= {place, place.parent}
+    _set(place, folder.mode, folder.owner)
+
+
+def _unmake(layout: Layout, folder: Folder, touched: set[Path]) -> None:
+    place = _inside(layout, folder.path)
+    if not place.is_dir() or place.is_symlink():
+        return
+    if folder.was is not None:
+        _set(place, folder.was[0], folder.was[1:])
+        return
+    with contextlib.suppress(OSError):  # something else lies in it by now
+        os.rmdir(place)
+        touched.add(place.parent)
+
+
+def _set(place: Path, mode: int, owner: tuple[int, int]) -> None:
+    found = os.lstat(place)
+    if os.geteuid() == 0 and (found.st_uid, found.st_gid) != owner:
+        os.chown(place, *owner, follow_symlinks=False)
+    if stat.S_IMODE(found.st_mode) != mode:
+        os.chmod(place, mode)
+
+
+def _depth(it: Step | Folder) -> int:
+    return it.path.count("/")
+
+
+def _flush(touched: Iterable[Path]) -> None:
+    for place in touched:
+        if place.is_dir():
+            durable.flush_directory(place)
+
+
+def _remove_directories(layout: Layout, swap: Swap) -> None:
+    for holder in swap.holders:
+        durable.remove_tree(directory(layout, swap, holder))

@@ -1,0 +1,243 @@
+"""What a deployment owes to the data (design page, section 5): the rule by which they come back or stay, and what is tidied.
+
+As long as the new release cannot have written, a failure puts the untouched data back by rename. Once it may have, they stay
+as they are unless the schema changed; if it did, the present state is kept as another backup, and the one from the stop
+comes back. Nothing is overwritten that does not exist somewhere else.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from updater import records
+from updater.backups import catalogue, create, dumps, gather, sqlite, staging, swap
+from updater.config import BackupConfig
+from updater.deployment import journal
+from updater.deployment.transaction import Transaction
+from updater.errors import Busy, RollbackFailed, UpdaterError
+from updater.layout import Layout
+from updater.processes import using
+
+Json = dict[str, Any]
+Schemas = Mapping[str, list[Any] | None]
+"""Path of a database -> its user_version and the digest of its schema; None: it cannot be read."""
+
+
+def databases(layout: Layout, config: BackupConfig) -> list[gather.Found]:
+    """The SQLite databases below ``shared/``."""
+    return gather.gather(layout, config).databases
+
+
+def schemas(layout: Layout, paths: Collection[str]) -> dict[str, list[Any] | None]:
+    """The schemas of databases as they are now."""
+    return {path: schema(layout.shared / path) for path in paths}
+
+
+def schema(place: Path) -> list[Any] | None:
+    """The schema of one database: its user_version and the digest of what is defined in it."""
+    try:
+        return [*sqlite.facts(place)]
+    except sqlite3.Error:
+        return None
+
+
+def refuse_users(tx: Transaction) -> None:
+    """Once the application has stopped nobody may use its databases: what another process writes would be lost.
+
+    Raises:
+        Busy: somebody does; ``--force`` goes on.
+    """
+    places = [it.place for it in databases(tx.layout, tx.config.backup)]
+    found = using.users([*places, *(sibling for place in places for sibling in sqlite.siblings(place))])
+    if not found:
+        return
+    text = "; ".join(f"{it.name} (pid {it.pid}) uses {it.path}" for it in found)
+    if tx.request.force:
+        tx.warn(f"{text}; gone on by --force")
+        return
+    raise Busy(
+        f"a database is in use by a process that is not managed by updater: {text}",
+        advice="end that process, then run the command again; --force goes on all the same.",
+    )
+
+
+def may_have_written(tx: Transaction) -> bool:
+    """Whether the new release was started: from then on it may have written."""
+    return tx.began("start")
+
+
+def keep_present(tx: Transaction, why: str) -> str | None:
+    """Keep the present state as another backup. Returns its id; None, told, if none can be made: then nothing may be removed."""
+    making = create.Making(why, deployment=tx.journal.id, accept_damaged=True)
+    try:
+        made = create.create(tx.layout, tx.config, making)
+    except (UpdaterError, OSError) as failure:
+        tx.warn(f"the present state could not be kept as a backup: {failure}")
+        return None
+    tx.say(f"the present state is kept in {made.id}")
+    return made.id
+
+
+def take_back(tx: Transaction, purpose: str, why: str) -> None:
+    """Undo a move of data; what may have been written in the new place is kept."""
+    found = swap.pending(tx.layout)
+    if found is None or found.purpose != purpose:
+        return
+    if not found.ready or not may_have_written(tx):
+        swap.undo(tx.layout)
+        return
+    kept = keep_present(tx, why)
+    aside = swap.undo(tx.layout, keep=kept is None)
+    where = kept or ", ".join(map(str, aside))
+    tx.memory["data_told"] = f"What was written meanwhile is kept in {where}."
+    tx.memory["data"] = {"restored": "untouched", "kept": kept, "aside": [str(it) for it in aside]}
+
+
+def apply_rule(tx: Transaction, before: Schemas, *, migrated: bool) -> None:
+    """The data rule, on the way back. ``migrated``: a migration command ran, so other databases may have changed as well.
+
+    Raises:
+        RollbackFailed: the data from the stop could not be put back.
+    """
+    found = swap.pending(tx.layout)
+    if found is not None and found.purpose == "undo":
+        swap.undo(tx.layout)  # an earlier way back was interrupted
+        found = None
+    mine = found if found is not None and found.purpose == "migrate" else None
+    others = bool(migrated and tx.config.backup.dumps and _has_dumps(tx))
+    if not may_have_written(tx):
+        if mine:
+            swap.undo(tx.layout)
+        if others:
+            _load_from_the_stop(tx)
+        return
+    changed = [path for path, known in before.items() if schema(tx.layout.shared / path) != known]
+    if not changed and not others:
+        if mine:
+            swap.accept(tx.layout)
+        if before:
+            tx.memory["data"] = {"schema": "unchanged", "restored": None, "kept": None}
+        return
+    kept = keep_present(tx, f"after {tx.request.kind} {tx.target}")
+    aside = swap.undo(tx.layout, keep=kept is None) if mine else []
+    _put_back(tx, changed, from_backup=not mine)
+    if others:
+        _load_from_the_stop(tx)
+    where = kept or (", ".join(map(str, aside)) or "no backup: none could be made")
+    tx.memory["data"] = {
+        "schema": "changed",
+        "changed": changed,
+        "restored": tx.backup,
+        "kept": kept,
+        "aside": [str(it) for it in aside],
+    }
+    tx.memory["data_told"] = (
+        f"{tx.target} had changed the schema of {', '.join(changed) or 'the databases'}: the data from the stop are back; "
+        f"what {tx.target} wrote is kept in {where}."
+    )
+
+
+def _put_back(tx: Transaction, changed: Collection[str], *, from_backup: bool) -> None:
+    """The data of the stop, from its backup. ``from_backup``: the databases themselves are not back by rename already."""
+    name = tx.backup
+    if name is None:
+        if from_backup:
+            raise RollbackFailed(
+                f"the schema of {', '.join(changed)} was changed, and there is no backup from before",
+                advice="see `updater backup list` for an earlier one.",
+            )
+        return
+    try:
+        moving = staging.Staging(
+            tx.layout, tx.config.backup, tx.layout.backups / name, ("data",), tx.journal.id, "undo"
+        )
+        moving.stage()
+        moving.put()
+        swap.accept(tx.layout)
+    except (UpdaterError, OSError) as failure:
+        swap.undo(tx.layout)
+        if from_backup:
+            raise RollbackFailed(
+                f"the data of {name} could not be put back: {failure}",
+                advice=f"make room, then: updater backup restore {name}",
+            ) from failure
+        tx.warn(f"the databases are back, other files of {name} are not: {failure}")
+
+
+def _has_dumps(tx: Transaction) -> bool:
+    return bool(tx.backup and (made := catalogue.find(tx.layout, tx.backup)) and made.manifest.dumps)
+
+
+def _load_from_the_stop(tx: Transaction) -> None:
+    load(tx, catalogue.find(tx.layout, str(tx.backup)))
+
+
+def load(tx: Transaction, backup: catalogue.Backup) -> None:
+    """Put the dumps of a backup back. On the way back nothing cancels it."""
+    from updater import lock
+
+    names = [it.name for it in backup.manifest.dumps]
+    tx.progress.tell(f"loading {', '.join(names)}")
+    dumps.load(
+        tx.layout, tx.config, backup.directory, names, tx.cancel.check,
+        lambda done, total: tx.progress.tell(done=done, total=total),
+        keep_fds=tx.lock.fds, record=lock.child_record(tx.layout),
+    )  # fmt: skip
+
+
+def note_schema(tx: Transaction) -> None:
+    """For the history: whether this deployment has changed a schema."""
+    before = tx.facts.get("migrate", {}).get("before") or {}
+    now = schemas(tx.layout, before)
+    if changed := [path for path in before if now[path] != before[path]]:
+        tx.memory["data"] = {
+            "schema": "changed",
+            "changed": changed,
+            "before": {path: before[path] for path in changed},
+            "after": {path: now[path] for path in changed},
+        }
+
+
+def settle(tx: Transaction) -> None:
+    """After the commit: the data that were moved there are what counts; what lay there before goes."""
+    note_schema(tx)
+    swap.accept(tx.layout)
+
+
+def tidy(layout: Layout) -> None:
+    """What is left of moves whose deployment has ended: killed or hindered while it was tidied up.
+
+    After a success what lay there before may go. After anything else both states stay where they are.
+    """
+    try:
+        swap.clear(layout)
+        left = swap.pending(layout)
+        if left is None or journal.find(layout, left.id) in journal.unfinished(layout):
+            return
+        path = journal.find(layout, left.id)
+        end = journal.read(path).end if path else None
+        if end and end.get("outcome") == "succeeded":
+            swap.accept(layout)
+            return
+        for line in set_aside(layout):
+            records.log(layout, line, error=True)
+    except (UpdaterError, OSError) as failure:
+        records.log(layout, f"data that were moved could not be tidied up: {failure}", error=True)
+
+
+def set_aside(layout: Layout) -> list[str]:
+    """Going back has failed for good: both states of the data stay where they are. Returns what to tell."""
+    return [f"data that were moved are kept in {place}" for place in swap.set_aside(layout)]
+
+
+def places(layout: Layout) -> list[Path]:
+    """Directories in which moved data are removed from, and a kill may leave temporary names."""
+    shared = Path(os.path.realpath(layout.shared))
+    try:
+        return [shared, *(Path(it.path) for it in os.scandir(shared) if it.is_dir() and it.name != "backups")]
+    except OSError:
+        return []

@@ -1,0 +1,228 @@
+"""Phases 10 and 12: the migration, first on a copy while the old release runs, then for real on a copy that takes the
+database's place, while the untouched one lies beside it until after the commit."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from updater import durable, lock, versions
+from updater.backups import catalogue, gather, sqlite, staging, swap, unpacking
+from updater.backups.swap import Step
+from updater.deployment.engine import Phase
+from updater.deployment.phases import data
+from updater.deployment.transaction import Transaction
+from updater.errors import DeploymentFailed
+from updater.layout import Layout, ReleaseFiles
+from updater.processes import commands
+from updater.releases import shared, store
+
+Json = dict[str, Any]
+
+
+def going_back(tx: Transaction) -> bool:
+    """Whether an older release is put into service again: no migration leads there."""
+    if tx.request.kind == "rollback":
+        return True
+    here, there = (_version(tx.layout, it) for it in (tx.origin, tx.target))
+    return here is not None and there is not None and there < here
+
+
+def _version(layout: Layout, name: str | None) -> Any:
+    release = store.read(layout.release(name)) if name else None
+    return versions.version_of(release.record.tag or release.version) if release else None
+
+
+class Rehearse(Phase):
+    """The migration on what the backup holds, in a copy of the release. Its failure costs nothing."""
+
+    name = "rehearse"
+
+    def applies(self, tx: Transaction) -> bool:
+        return bool(
+            tx.config.migrate.command
+            and tx.config.migrate.rehearse
+            and tx.origin
+            and tx.target not in (None, tx.origin)
+            and not tx.request.restore_data
+            and not going_back(tx)
+        )
+
+    def do(self, tx: Transaction) -> Json:
+        name = tx.facts.get("backup", {}).get("backup")
+        if not isinstance(name, str):
+            tx.warn("the migration was not rehearsed: there is no backup to do so on")
+            return {"say": "not rehearsed"}
+        target, place = tx.must_target(), self.place(tx)
+        durable.remove_tree(place)
+        before = data.schemas(tx.layout, [it.path for it in data.databases(tx.layout, tx.config.backup)])
+        scene = _scene(tx, place, catalogue.find(tx.layout, name).directory)
+        tx.progress.tell("running the migration on a copy")
+        _run(tx, scene, target, rehearsal=True)
+        after = data.schemas(scene, before)
+        _whole(scene, after)
+        _untouched(tx, before)
+        durable.remove_tree(place)
+        changed = [path for path in before if before[path] != after.get(path)]
+        return {
+            "changed": changed,
+            "say": f"changes {', '.join(changed)}" if changed else "changes no schema",
+        }
+
+    def undo(self, tx: Transaction) -> None:
+        durable.remove_tree(self.place(tx))
+
+    @staticmethod
+    def place(tx: Transaction) -> Path:
+        """Where it happens; a name that a sweep removes."""
+        return tx.layout.own / f"{durable.TEMPORARY}rehearsal-{tx.journal.id}"
+
+
+def _scene(tx: Transaction, place: Path, backup: Path) -> Layout:
+    """A root of its own: the data of the backup, and a copy of the release whose links lead to them."""
+    scene, target = Layout(place), tx.must_target()
+    place.mkdir(0o700)
+    unpacking.unpack(backup, scene.shared, ("config", "data"), check=tx.cancel.check)
+    real, copy = tx.layout.release(target), scene.release(target)
+    shutil.copytree(real, copy, symlinks=True, ignore=shutil.ignore_patterns(ReleaseFiles.ENVIRONMENT))
+    if (real / ReleaseFiles.ENVIRONMENT).exists():
+        os.symlink(real / ReleaseFiles.ENVIRONMENT, copy / ReleaseFiles.ENVIRONMENT)
+    (scene.shared / "logs").mkdir(exist_ok=True)
+    shared.link(scene, target, tx.config.shared)
+    return scene
+
+
+def _run(tx: Transaction, layout: Layout, version: str, *, rehearsal: bool) -> None:
+    """Run the command.
+
+    Raises:
+        DeploymentFailed: it failed or took too long.
+    """
+    how = tx.config.migrate
+    what = "the rehearsal of the migration" if rehearsal else "the migration"
+    try:
+        done = commands.run(
+            layout, version, how.command, timeout=how.timeout,
+            env={"UPDATER_REHEARSAL": "1"} if rehearsal else {},
+            secrets=(tx.config.source.token_env,), keep_fds=tx.lock.fds, record=lock.child_record(tx.layout),
+            check=tx.cancel.check,
+        )  # fmt: skip
+    except OSError as failure:
+        raise DeploymentFailed(
+            f"{what} could not be started: {failure.strerror}",
+            advice="see [migrate] command in updater.toml.",
+        ) from failure
+    tx.say(f"{what}: {done.tail(5)}")
+    if done.timed_out or done.status != 0:
+        how_it_ended = (
+            f"did not end within {how.timeout:g} s" if done.timed_out else f"exited with {done.status}"
+        )
+        raise DeploymentFailed(f"{what} {how_it_ended}", details=done.tail(15).splitlines())
+
+
+def _whole(layout: Layout, paths: Mapping[str, object]) -> None:
+    for path in paths:
+        place = layout.shared / path
+        problem = sqlite.integrity_in_use(place) if place.exists() else "it is not there any more"
+        if problem != "ok":
+            raise DeploymentFailed(f"after the migration {path} is corrupt: {problem}")
+
+
+def _untouched(tx: Transaction, before: data.Schemas) -> None:
+    """The rehearsal must not have reached the real database by an absolute path."""
+    if touched := [path for path in before if data.schema(tx.layout.shared / path) != before[path]]:
+        raise DeploymentFailed(
+            f"the rehearsal of the migration has changed the real {', '.join(touched)}: it uses an absolute path",
+            details=[f"{tx.facts['backup']['backup']} holds the data from before"],
+            advice="make its paths relative, or take them from UPDATER_SHARED; or set [migrate] rehearse = false.",
+        )
+
+
+class Migrate(Phase):
+    """The migration, and on the way back the data rule: also for an application that migrates by itself at its start."""
+
+    name = "migrate"
+    touches_service = True
+
+    def applies(self, tx: Transaction) -> bool:
+        return tx.target is not None and not tx.request.restore_data and tx.target != tx.origin
+
+    def do(self, tx: Transaction) -> Json:
+        found = data.databases(tx.layout, tx.config.backup)
+        before = data.schemas(tx.layout, [it.path for it in found])
+        if not tx.config.migrate.command or going_back(tx):
+            return {"before": before}
+        data.refuse_users(tx)
+        target = tx.must_target()
+        shared.link(tx.layout, target, tx.config.shared)
+        _put_copies(tx, found)
+        tx.progress.tell("running the migration")
+        _run(tx, tx.layout, target, rehearsal=False)
+        after = data.schemas(tx.layout, before)
+        _whole(tx.layout, after)
+        changed = [path for path in before if before[path] != after[path]]
+        return {
+            "before": before,
+            "after": after,
+            "ran": True,
+            "say": f"changed {', '.join(changed)}" if changed else "changed no schema",
+        }
+
+    def undo(self, tx: Transaction) -> None:
+        before = tx.facts.get("migrate", {}).get("before") or _known(tx)
+        ran = bool(tx.config.migrate.command) and tx.began("migrate") and not going_back(tx)
+        data.apply_rule(tx, before, migrated=ran)
+
+
+def _known(tx: Transaction) -> data.Schemas:
+    """The schemas before, from the backup, where the phase left no record."""
+    backup = next((it for it in catalogue.found(tx.layout) if it.id == tx.backup), None)
+    return {it.path: [it.user_version, it.schema] for it in backup.manifest.databases} if backup else {}
+
+
+def _put_copies(tx: Transaction, found: list[gather.Found]) -> None:
+    """A copy of each database takes its place; the untouched one, with what lies beside it, is kept."""
+    places = staging.holders(tx.layout, [it.path for it in found])
+    moving = swap.begin(tx.layout, tx.journal.id, "migrate", places.values())
+    steps: list[Step] = []
+    for it in found:
+        holder = places[it.path]
+        step = Step(it.path, holder, len(steps) + 1, before=True, after=True)
+        copy = swap.directory(tx.layout, moving, holder) / "new" / str(step.number)
+        sqlite.copy(it.place, copy, check=tx.cancel.check)
+        _like(copy, it)
+        steps.append(step)
+        for sibling in sqlite.siblings(it.place):
+            path = it.path + sibling.name.removeprefix(it.place.name)
+            steps.append(Step(path, holder, len(steps) + 1, before=True, after=False))
+    for holder in moving.holders:
+        durable.flush_tree(swap.directory(tx.layout, moving, holder))
+    swap.forward(tx.layout, replace(moving, steps=tuple(steps), ready=True))
+
+
+def _like(copy: Path, it: gather.Found) -> None:
+    """Owner and mode as the database had them, and the journal mode that a copy does not take over by itself."""
+    wal = _is_wal(it.place)
+    if wal:
+        _set_wal(copy)
+    if os.geteuid() == 0:
+        os.chown(copy, *it.owner)
+    os.chmod(copy, stat.S_IMODE(it.mode))
+
+
+def _is_wal(place: Path) -> bool:
+    with open(place, "rb") as file:
+        return (
+            file.read(20)[18:20] == b"\x02\x02"
+        )  # https://www.sqlite.org/fileformat2.html#file_format_version_numbers
+
+
+def _set_wal(copy: Path) -> None:
+    with open(copy, "r+b") as file:
+        file.seek(18)
+        file.write(b"\x02\x02")
