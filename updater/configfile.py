@@ -108,6 +108,9 @@ def _environment(value: Any) -> dict[str, str]:
     for name, text in value.items():
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
             raise _Wrong(f"{name!r} is not a name for an environment variable")
+        if name.startswith("UPDATER_"):
+            # By these updater knows its processes again; another value would make them somebody else's.
+            raise _Wrong(f"{name} is set by updater itself; give it another name")
         if "\0" in text:
             raise _Wrong(f"{name} must not hold a NUL byte")
     return dict(value)
@@ -198,7 +201,9 @@ PROCESS: tuple[Key, ...] = (
         "The program and its arguments; python is the release's own.",
         '["python", "-m", "bot"]',
     ),
-    Key("env", _environment, "{}", "Environment variables."),
+    Key(
+        "env", _environment, "{}", "Environment variables; names that begin with UPDATER_ are updater's own."
+    ),
     Key("cwd", _inside, '"."', "Where it runs, relative to the release."),
     Key("stop_timeout", _number(0, 86400), "20.0", "Seconds between the polite signal and the firm one."),
     Key("stop_signal", _signal, '"TERM"', "The polite signal: TERM, INT, QUIT or HUP."),

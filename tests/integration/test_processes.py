@@ -181,6 +181,20 @@ def test_a_launcher_run_by_hand_is_the_same_start(layout: Layout, shell: str) ->
     started.wait()
 
 
+def test_what_a_launcher_holds_is_the_owners_alone(layout: Layout) -> None:
+    """The values of ``env`` may be keys of an exchange. Launchers of an earlier updater could be read by everybody."""
+    settings = config(layout, code=SLEEP, env={"API_KEY": "s3cret"})
+    old = launcher.write(layout, settings.processes["app"], "v0")
+    for path in (old, old.parent, layout.launchers):
+        path.chmod(0o755)
+    script = launcher.write(layout, settings.processes["app"], "v1")
+    assert "s3cret" in script.read_text()
+    assert oct(script.stat().st_mode & 0o777) == "0o700"
+    assert oct(layout.launchers.stat().st_mode & 0o777) == "0o700", "so nobody else gets to the old ones"
+    launcher.write(layout, settings.processes["app"], "v0")
+    assert oct(old.stat().st_mode & 0o777) == "0o700", "and the next start closes them too"
+
+
 def _is_locked(fd: int) -> bool:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -79,6 +79,7 @@ def test_the_whole_of_it_is_understood() -> None:
         ('"data" = "data"', '"config" = "config"', "lies inside another shared path"),
         ('command = ["python", "-m", "bot"]', 'command = "python -m bot"', "updater.toml:16: processes.bot.command: must be a list"),
         ('env = { MODE = "paper" }', "env = { MODE = 1 }", "updater.toml:17: processes.bot.env: must be a table of texts"),
+        ('env = { MODE = "paper" }', 'env = { UPDATER_RELEASE = "v2" }', "updater.toml:17: processes.bot.env: UPDATER_RELEASE is set by updater itself"),
         ("stop_timeout = 20", "stop_timeout = true", "processes.bot.stop_timeout: must be a number"),
         ('path = "data/heartbeat"', "", "updater.toml:19: processes.bot.probes[0]: a probe of type file needs path"),
         ('type = "http"', 'type = "htpp"', "updater.toml:26: processes.dashboard.probes[0].type: must be one of"),

@@ -11,6 +11,7 @@ import contextlib
 import os
 import re
 import shlex
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +23,9 @@ from updater.processes.state import STARTED
 
 LOG_KEPT = 20 * 1024**2
 """Bytes after which a process's log is moved to ``<name>.log.1`` at the next start."""
+
+PRIVATE = 0o700
+"""The mode of launchers and of their directory."""
 
 _TEXT = r"""#!/bin/sh
 # Starts the process "@NAME@" of release @VERSION@. Written by updater, and run by its emergency scripts as well.
@@ -144,12 +148,15 @@ def command(process: ProcessConfig) -> str:
 
 
 def write(layout: Layout, process: ProcessConfig, version: str, secrets: Sequence[str] = ()) -> Path:
-    """Write the launcher if it is not there as it should be; returns its path."""
+    """Write the launcher if it is not there as it should be; returns its path. Only its owner may read it: ``env`` may
+    hold passwords."""
     path = layout.launcher(version, process.name)
     wanted = text(process, version, secrets).encode()
+    durable.make_directory(path.parent, PRIVATE)
+    with contextlib.suppress(PermissionError):  # somebody else's directory keeps nobody from a start
+        layout.launchers.chmod(PRIVATE)  # an earlier updater left it, and the launchers in it, open to all
     with contextlib.suppress(OSError):
-        if path.read_bytes() == wanted and path.stat().st_mode & 0o111:
+        if durable.read(path) == wanted and stat.S_IMODE(path.stat().st_mode) == PRIVATE:
             return path
-    durable.make_directory(path.parent)
-    durable.write(path, wanted, mode=0o755)
+    durable.write(path, wanted, mode=PRIVATE)
     return path
