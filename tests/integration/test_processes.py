@@ -158,11 +158,7 @@ def test_a_launcher_run_by_hand_is_the_same_start(layout: Layout, shell: str) ->
     """The very file that a shell uses when nothing else works; it keeps no lock that the shell holds."""
     settings = config(layout, code=SLEEP)
     script = launcher.write(layout, settings.processes["app"], "v1")
-    words = [
-        shutil.which(shell) or shell,
-        *(["sh"] if shell == "busybox" else []),
-        *(["--emulate", "sh"] if shell == "zsh" else []),
-    ]
+    words = _words(shell)
     held = layout.root / "held"
     with held.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -201,6 +197,56 @@ def _is_locked(fd: int) -> bool:
     except OSError:
         return True
     return False
+
+
+NAMED_ODDLY = """
+import ctypes, time
+ctypes.CDLL(None).prctl(15, b"S 1) S 1\\n) Z 1", 0, 0, 0)
+print("up", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names there are no input")
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_launcher_knows_a_process_that_has_named_itself_oddly(layout: Layout, shell: str) -> None:
+    settings = config(layout, code=NAMED_ODDLY)
+    control.start(layout, settings, "v1")
+    eventually(lambda: "up" in state.last_lines(layout, "app"), "it has its name")
+    again = by_hand(layout, shell)
+    assert again.returncode == 1 and "is running already" in again.stderr, again
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_launcher_tells_the_original_from_its_copy_as_updater_does(layout: Layout, shell: str) -> None:
+    settings = config(layout, code=SLEEP)
+    [one] = control.start(layout, settings, "v1")
+    seen, fields = layout.root.stat(), read_fields(layout.pid_file("app"))
+    assert fields["root"] == f"{seen.st_dev}:{seen.st_ino}"
+    for written in (fields["root"], str(seen.st_ino), ""):
+        layout.pid_file("app").write_text(as_lines({**fields, "root": written}))
+        assert state.find(layout, "app") == one
+        assert "is running already" in by_hand(layout, shell).stderr, written
+    (layout.release("v1") / "app.py").write_text("")  # the second one ends at once
+    for written in (f"{seen.st_dev + 1}:{seen.st_ino}", f"{seen.st_dev}:{seen.st_ino + 1}", "1"):
+        layout.pid_file("app").write_text(as_lines({**fields, "root": written}))
+        assert state.find(layout, "app") is None
+        assert by_hand(layout, shell).returncode == 0, written
+    layout.pid_file("app").write_text(as_lines(fields))
+
+
+def by_hand(layout: Layout, shell: str) -> subprocess.CompletedProcess[str]:
+    """Run the launcher of v1 with a shell, and wait."""
+    return subprocess.run(
+        [*_words(shell), layout.launcher("v1", "app")],
+        capture_output=True, text=True, check=False, cwd="/", timeout=60,
+    )  # fmt: skip
+
+
+def _words(shell: str) -> list[str]:
+    """How a shell is called so that it is one of POSIX."""
+    more = {"busybox": ["sh"], "zsh": ["--emulate", "sh"]}
+    return [shutil.which(shell) or shell, *more.get(shell, [])]
 
 
 def test_a_starter_that_is_killed_leaves_no_unknown_process(layout: Layout) -> None:

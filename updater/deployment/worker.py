@@ -88,7 +88,7 @@ def begin(
     _mend_dangling_link(layout)
     before = {
         "at": records.stamp(),
-        ownership.FIELD: ownership.mark(layout),
+        **ownership.lasting(layout),
         "in_service": service.in_service(layout).release,
         "good": service.named_by(layout, layout.good),
         "previous": service.named_by(layout, layout.previous),

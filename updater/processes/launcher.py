@@ -42,8 +42,8 @@ log=$root/shared/logs/@NAME@.log
 
 started() {   # when did process $1 start? the same text that updater computes
     if [ -r "/proc/$1/stat" ]; then
-        read -r line <"/proc/$1/stat" || return 1
-        line=${line##*) }
+        line=$(cat "/proc/$1/stat" 2>/dev/null) || return 1
+        line=${line##*) }   # before that comes a name that the process may have chosen, line breaks and all
         # shellcheck disable=SC2086
         set -- $line
         [ "$1" != Z ] && echo "${20}"
@@ -60,17 +60,32 @@ boot() {
     cat /proc/sys/kernel/random/boot_id 2>/dev/null || sysctl -n kern.bootsessionuuid 2>/dev/null || :
 }
 
-inode() {   # names this root beyond doubt: it stays with a root that is moved, and a copy has another
-    # shellcheck disable=SC2046
-    set -- $(ls -di "$root")
-    echo "$1"
+mark() {   # names this root beyond doubt, as device:inode: it stays with a root that is moved, and a copy has another
+    # Not in POSIX: -c is GNU's and busybox's, -f is the BSDs'. Without either the inode must do.
+    found=$(stat -c %d:%i "$root" 2>/dev/null) || found=$(stat -f %d:%i "$root" 2>/dev/null) || found=
+    case $found in
+        *[!0-9:]* | '')
+            # shellcheck disable=SC2046
+            set -- $(ls -di "$root")
+            found=$1
+            ;;
+    esac
+    echo "$found"
+}
+
+is_ours() {   # was a record with mark $1 written in this root? one without a device, or without a mark, is believed
+    mine=$(mark)
+    case $1 in
+        '' | "$mine") return 0 ;;
+        *:*) case $mine in *:*) return 1 ;; esac ;;
+    esac
+    [ "${1##*:}" = "${mine##*:}" ]
 }
 
 field() { if [ -f "$pid_file" ]; then sed -n "s/^$1=//p" "$pid_file" 2>/dev/null || :; fi; }
 
-ours=$(field root)
 old=$(field pid)
-if [ -n "$old" ] && [ "${ours:-$(inode)}" = "$(inode)" ] && [ "$(field boot)" = "$(boot)" ] \
+if [ -n "$old" ] && is_ours "$(field root)" && [ "$(field boot)" = "$(boot)" ] \
     && [ "$(field start)" = "$(started "$old" 2>/dev/null || echo gone)" ]; then
     if [ -n "$(field stopping)" ]; then
         echo "error: @NAME@ is being stopped: wait until pid $old is gone" >&2
@@ -104,7 +119,7 @@ echo "@STARTED@ $since, release "@VERSION_QUOTED@", pid $$" >>"$log"
     echo "pid=$$"
     echo "start=$(started $$)"
     echo "boot=$(boot)"
-    echo "root=$(inode)"
+    echo "root=$(mark)"
     echo "process=@NAME@"
     echo "release="@VERSION_QUOTED@
     echo "since=$since"
