@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -43,3 +46,23 @@ def another_site(tmp_path: Path, server: ReleaseServer) -> Iterator[Callable[[st
     yield make
     for it in made:
         it.end()
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> Iterator[Callable[[str, Path | None], Path]]:
+    """Makes a directory that is a filesystem of its own, or with a second argument that one by another path."""
+    if os.getuid() != 0 or not sys.platform.startswith("linux"):
+        pytest.skip("needs root on Linux: it mounts filesystems")
+    made: list[Path] = []
+
+    def mount(name: str, what: Path | None = None) -> Path:
+        place = tmp_path / name
+        place.mkdir()
+        words = ["--bind", what] if what else ["-t", "tmpfs", "-o", "size=1g", "tmpfs"]
+        subprocess.run(["mount", *words, place], check=True)
+        made.append(place)
+        return place
+
+    yield mount
+    for place in made:
+        subprocess.run(["umount", "-l", place], check=True)

@@ -8,14 +8,14 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psutil
 import pytest
 
-from examples.release_server import Release, ReleaseServer
+from examples.release_server import Release
 from tests.site import SERVE, UPDATER, Done, Site, eventually, tree
 from updater import lock
 from updater.layout import Layout
@@ -242,49 +242,6 @@ def test_a_copy_of_a_root_does_not_touch_the_originals_processes(site: Site, com
     launcher = copy / ".updater/launchers/v1.0.0/web"
     started = subprocess.run(["sh", launcher], capture_output=True, text=True, check=False)
     assert "is running already" not in started.stderr, "the launcher knows as well"
-
-
-@pytest.fixture
-def mounted(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """Makes directories that are filesystems of their own: the inode of each is the same."""
-    if os.getuid() != 0 or not sys.platform.startswith("linux"):
-        pytest.skip("needs root on Linux: it mounts filesystems")
-    made: list[Path] = []
-
-    def mount(name: str) -> Path:
-        place = tmp_path / name
-        place.mkdir()
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1g", "tmpfs", place], check=True)
-        made.append(place)
-        return place
-
-    yield mount
-    for place in made:
-        subprocess.run(["umount", "-l", place], check=True)
-
-
-@pytest.mark.parametrize("command", [["stop"], ["force-stop", "--yes"], ["deploy", "v1.0.0"]])
-def test_a_copy_with_the_same_inode_on_another_device_is_a_copy(
-    server: ReleaseServer, mounted: Callable[[str], Path], command: list[str]
-) -> None:
-    """A root that is a mount point or a subvolume has the inode of every other one."""
-    assert isinstance(server.releases, list)
-    original = mounted("the root")
-    site = Site(original.parent, server, server.releases)
-    try:
-        site.deployed("v1.0.0")
-        copy = mounted("staging")
-        subprocess.run(["cp", "-a", f"{site.root}/.", copy], check=True)
-        assert site.root.stat().st_ino == copy.stat().st_ino
-        launcher = copy / ".updater/launchers/v1.0.0/web"
-        started = subprocess.run(["sh", launcher], capture_output=True, text=True, check=False)
-        assert "is running already" not in started.stderr, "the launcher knows as well"
-        (copy / ".updater/run/web.pid").write_bytes(site.layout.pid_file("web").read_bytes())
-        assert other(copy, site, "--json", "status").json["processes"][0]["state"] == "stopped"
-        other(copy, site, *command)
-        site.runs("v1.0.0")
-    finally:
-        site.end()
 
 
 def test_recovering_a_copy_neither_stops_nor_starts_anything(site: Site) -> None:

@@ -20,6 +20,7 @@ from updater.deployment.holder import holder
 from updater.errors import Cancelled, PreflightFailed, UpdaterError, UsageError, from_json
 from updater.layout import Layout
 from updater.operations import Root
+from updater.processes import family
 
 if TYPE_CHECKING:
     from updater.deployment.transaction import Request
@@ -174,9 +175,10 @@ def launch(root: Root, request: Request) -> Deployment:
 
 
 def _own_environment() -> dict[str, str]:
-    """Ours, without what marks a process of the application: its dashboard may have started us, and stopping it must not
-    end the deployment (F08)."""
-    return {name: it for name, it in os.environ.items() if name not in ("UPDATER_PROCESS", "UPDATER_RELEASE")}
+    """Ours, without what marks a process of an application, and with what marks a deployment: a dashboard, of this root or
+    of another, may have started us, and stopping it must not end the deployment (F08)."""
+    kept = {name: it for name, it in os.environ.items() if name not in (family.PROCESS, family.RELEASE)}
+    return {**kept, family.WORKER: "1"}
 
 
 def _first(answers: _Answers, child: Any) -> tuple[Json, bool]:

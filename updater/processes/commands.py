@@ -17,6 +17,7 @@ _OURS = (
     "UPDATER_PROCESS",
     "UPDATER_TRIAL",
     "UPDATER_TRIAL_FILE",
+    "UPDATER_WORKER",
 )
 
 

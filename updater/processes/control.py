@@ -103,7 +103,7 @@ def _start_one(
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         cwd=layout.root, start_new_session=True, close_fds=True,
         # Until it has written its pid file only these tell a recovery whose it is.
-        env={**os.environ, **family.marks_of(layout, process.name, version)},
+        env=family.marked_environment(layout, process.name, version),
     )  # fmt: skip
     _children[child.pid] = child
     try:

@@ -4,7 +4,8 @@ A launcher leaves in the environment of what it starts whose it is, and everythi
 whose leader died, or a daemon that left session and parent behind. Linux: read from ``/proc`` directly, since every
 ``updater status`` does it; elsewhere through psutil.
 
-updater itself may carry the marks as well: the application's dashboard has a button that starts it. It is never counted.
+updater itself may carry the marks as well: the application's dashboard has a button that starts it. It is never counted,
+and neither is a deployment, of whatever root: its worker has a mark of its own.
 """
 
 from __future__ import annotations
@@ -21,6 +22,11 @@ from updater.subprocesses import Identity, boot_id
 
 ROOT, PROCESS, RELEASE = "UPDATER_ROOT", "UPDATER_PROCESS", "UPDATER_RELEASE"
 """The marks in the environment."""
+
+WORKER = "UPDATER_WORKER"
+"""The mark of a deployment's worker. The application's processes, which it starts, never have it."""
+
+_MARKS = (ROOT, PROCESS, RELEASE, WORKER)
 
 
 class Row(NamedTuple):
@@ -66,29 +72,51 @@ def _is_name(text: str) -> bool:
     return bool(text) and "/" not in text and not text.startswith(".")
 
 
-def marks_of(layout: Layout, process: str, release: str) -> dict[str, str]:
-    """The marks of a process, as its launcher sets them."""
-    return {ROOT: str(layout.root), PROCESS: process, RELEASE: release}
+def marked_environment(layout: Layout, process: str, release: str) -> dict[str, str]:
+    """Our environment with the marks of a process, as its launcher sets them."""
+    ours = {name: it for name, it in os.environ.items() if name != WORKER}
+    return {**ours, ROOT: str(layout.root), PROCESS: process, RELEASE: release}
 
 
 def _is_of(root: str, marks: Mapping[str, str], cwd: str) -> bool:
     """Whether marks mean this root. The directory that a process runs in tells best, since it moves with a root and
     is not copied with it; the path that was its root at its start is believed after that."""
-    release = os.path.join("releases", marks[RELEASE])
-    if is_inside(os.path.join(root, release), cwd.removesuffix(" (deleted)")):
-        return True
-    other, inside, _ = cwd.partition(os.sep + release)
-    if inside and os.path.exists(os.path.join(other, "updater.toml")):
+    release = os.path.join(os.sep, "releases", marks[RELEASE])
+    place = cwd = cwd.removesuffix(" (deleted)")
+    while len(place) > 1:
+        if place.endswith(release):
+            other = place.removesuffix(release) or os.sep
+            if is_same(other, root):
+                return True
+            if os.path.exists(os.path.join(other, "updater.toml")):
+                return False
+        place = os.path.dirname(place)
+    named = marks.get(ROOT, "")
+    return is_same(named, root) or (not os.path.exists(named) and beneath(root, cwd) is not None)
+
+
+def is_same(one: str, other: str) -> bool:
+    """Whether two paths lead to the same directory: through a bind mount, a link, or in other letters."""
+    try:
+        return os.path.samefile(one, other)
+    except (OSError, ValueError):
         return False
-    named = os.path.realpath(marks.get(ROOT, ""))
-    if named == root:
-        return True
-    return not os.path.exists(named) and is_inside(root, cwd)
 
 
-def is_inside(root: str, path: str) -> bool:
-    """Whether a resolved path is a resolved directory or lies below it."""
-    return path == root or path.startswith(root.rstrip(os.sep) + os.sep)
+def beneath(directory: str, path: str) -> str | None:
+    """What of a resolved path lies beneath a directory, by whatever path that is reached; ``""`` if it is the directory
+    itself, None if it lies elsewhere."""
+    try:
+        wanted = os.stat(directory)
+    except OSError:
+        return None
+    place = path
+    while place:
+        with contextlib.suppress(OSError, ValueError):  # removed meanwhile, or not for our eyes
+            if os.path.samestat(os.stat(place), wanted):
+                return path[len(place) :].lstrip(os.sep)
+        place = os.path.dirname(place) if len(place) > 1 else ""
+    return None
 
 
 def updaters_own(layout: Layout) -> set[int]:
@@ -104,24 +132,47 @@ def updaters_own(layout: Layout) -> set[int]:
         above = look(pid)
         while above and above.parent > 1 and above.parent not in spared:
             place = os.path.dirname(_program(above.parent))
-            if not place or not is_inside(releases, os.path.realpath(place)):
+            if not place or beneath(releases, os.path.realpath(place)) is None:
                 spared.add(above.parent)
             above = look(above.parent)
     return spared
 
 
-def below(rows: Mapping[int, Row], tops: Iterable[int], spared: Iterable[int]) -> set[int]:
-    """Everything that descends from ``tops``, without ``spared`` and what descends only from those."""
+def session(layout: Layout, rows: Mapping[int, Row], leader: int) -> set[int]:
+    """The session of a living leader, without what is apart in it; the leader too."""
+    root, marks = os.path.realpath(layout.root), _marks(leader)
+    found = (row.pid for row in rows.values() if row.session == leader)
+    return {leader, *(pid for pid in found if not _is_apart(root, marks, _marks(pid)))}
+
+
+def below(layout: Layout, rows: Mapping[int, Row], tops: Iterable[int], spared: Iterable[int]) -> set[int]:
+    """Everything that descends from ``tops``, without ``spared``, what is apart, and what descends only from those."""
     children: dict[int, list[int]] = {}
     for row in rows.values():
         children.setdefault(row.parent, []).append(row.pid)
+    root = os.path.realpath(layout.root)
     never, found, todo = set(spared), set[int](), list(tops)
     while todo:
-        for pid in children.get(todo.pop(), ()):
-            if pid not in found and pid not in never:
+        above = todo.pop()
+        for pid in children.get(above, ()):
+            if pid not in found and pid not in never and not _is_apart(root, _marks(above), _marks(pid)):
                 found.add(pid)
                 todo.append(pid)
     return found
+
+
+def _is_apart(root: str, above: Mapping[str, str], marks: Mapping[str, str]) -> bool:
+    """Whether what a process of this root has started is none of it: a deployment, or another root's application.
+
+    A dashboard may look after other roots, and stopping it must not stop what it does there (F08). Marks that are
+    merely inherited say nothing: a root may have been moved since.
+    """
+    named = marks.get(ROOT, "")
+    if WORKER in marks:
+        return True
+    return (
+        PROCESS in marks and named != above.get(ROOT) and os.path.exists(named) and not is_same(named, root)
+    )
 
 
 def remains(layout: Layout, rows: Mapping[int, Row], leader: Identity) -> set[int]:
@@ -132,12 +183,25 @@ def remains(layout: Layout, rows: Mapping[int, Row], leader: Identity) -> set[in
     if leader.boot != boot_id() or leader.pid in rows:
         return set()
     root = os.path.realpath(layout.root)
-    return {row.pid for row in rows.values() if row.session == leader.pid and is_inside(root, _cwd(row.pid))}
+    left = [row.pid for row in rows.values() if row.session == leader.pid]
+    return {pid for pid in left if beneath(root, _cwd(pid)) is not None}
 
 
 def table() -> dict[int, Row]:
     """Every living process."""
     return {pid: row for pid in _pids() if (row := look(pid))}
+
+
+def who(pid: int) -> tuple[str, str]:
+    """The user and the command line of a process, for people to read."""
+    import psutil
+
+    user, words = "another user", []
+    with contextlib.suppress(psutil.Error, OSError, KeyError):
+        user = psutil.Process(pid).username()
+    with contextlib.suppress(psutil.Error, OSError):
+        words = psutil.Process(pid).cmdline()
+    return user, " ".join(words)[:200] or "unknown"
 
 
 if sys.platform == "linux":
@@ -159,10 +223,10 @@ if sys.platform == "linux":
 
     def _marks(pid: int) -> dict[str, str]:
         raw = _read(pid, "environ")
-        if f"{PROCESS}=".encode() not in raw:
+        if b"UPDATER_" not in raw:
             return {}
         pairs = (os.fsdecode(line).partition("=") for line in raw.split(b"\0"))
-        return {name: value for name, _, value in pairs if name in (ROOT, PROCESS, RELEASE)}
+        return {name: value for name, _, value in pairs if name in _MARKS}
 
     def _cwd(pid: int) -> str:
         with contextlib.suppress(OSError):
@@ -201,7 +265,7 @@ else:
 
         with contextlib.suppress(psutil.Error, OSError, ValueError):
             env = psutil.Process(pid).environ()
-            return {name: env[name] for name in (ROOT, PROCESS, RELEASE) if name in env}
+            return {name: env[name] for name in _MARKS if name in env}
         return {}
 
     def _cwd(pid: int) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from updater.config import Config
 from updater.errors import ProcessFailed
 from updater.layout import Layout
-from updater.processes import state
+from updater.processes import family, state
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,7 @@ def releases_of(layout: Layout, seen: Seen) -> set[str]:
 
 
 def _release(layout: Layout, path: str) -> str:
-    below = os.path.relpath(path, os.path.realpath(layout.releases))
-    first = below.split(os.sep, 1)[0]
-    return "" if first in ("..", ".", "") else first
+    return (family.beneath(str(layout.releases), path) or "").split(os.sep, 1)[0]
 
 
 def prove(layout: Layout, config: Config, version: str, names: Sequence[str]) -> None:

@@ -58,11 +58,10 @@ def _gather(layout: Layout, name: str, release: str | None) -> _Group:
     leader = state.find(layout, name) if recorded else None
     pids = {it.row.pid for it in family.marked(layout) if it.name == name and release in (None, it.release)}
     if leader is not None:
-        pids |= {row.pid for row in rows.values() if row.session == leader.identity.pid}
-        pids.add(leader.identity.pid)
+        pids |= family.session(layout, rows, leader.identity.pid)
     elif recorded is not None:
         pids |= family.remains(layout, rows, recorded)
-    pids |= family.below(rows, pids, spared)
+    pids |= family.below(layout, rows, pids, spared)
     if leader is not None:
         spared.discard(leader.identity.pid)
     found = (rows[pid].identity() for pid in pids - spared if pid in rows)
