@@ -98,6 +98,16 @@ class Identity(NamedTuple):
     def alive(self) -> bool:
         return self.boot == boot_id() and start_time(self.pid) == self.start
 
+    def permitted(self) -> bool:
+        """Whether we may signal it: not if it runs as another user."""
+        try:
+            os.kill(self.pid, 0)
+        except PermissionError:
+            return False
+        except ProcessLookupError:
+            pass
+        return True
+
     def signal(self, number: int) -> bool:
         """Send a signal if this very process still lives. Returns whether it was sent."""
         if not self.alive():

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,86 @@ from tests.site import SERVE, UPDATER, Site, eventually
 from updater.subprocesses import Identity
 
 Mount = Callable[..., Path]
+
+SUDO = (
+    """
+import os, subprocess
+other = subprocess.Popen(COMMAND, stdin=subprocess.PIPE, user=65534, group=65534, extra_groups=[])
+with open(os.environ["UPDATER_SHARED"] + "/data/other", "w") as file:
+    file.write(str(other.pid))
+"""
+    + SERVE
+)
+POWERLESS = """
+import ctypes, os, sys
+for capability in (5, 19):  # CAP_KILL, CAP_SYS_PTRACE; PR_CAPBSET_DROP
+    assert ctypes.CDLL(None).prctl(24, capability, 0, 0, 0) == 0
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+class Powerless(Site):
+    """One whose updater, and whatever that starts, may neither signal the processes of other users nor look into them."""
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-c", POWERLESS, *super().command(*arguments)]
+
+
+@pytest.fixture
+def powerless(tmp_path: Path, server: ReleaseServer) -> Iterator[Powerless]:
+    if os.getuid() != 0 or not sys.platform.startswith("linux"):
+        pytest.skip("needs root on Linux: it starts processes as another user")
+    assert isinstance(server.releases, list)
+    made = Powerless(tmp_path, server, server.releases)
+    yield made
+    made.end()
+
+
+def started_by_sudo(site: Site, *command: str) -> psutil.Process:
+    """Deploy a release whose process starts one as another user; that one."""
+    site.deployed("v1.0.0")
+    publish(site, "v1.1.0", SUDO.replace("COMMAND", repr(list(command))))
+    done = site.updater("deploy", "v1.1.0")
+    assert done.code == 0, done.text
+    found = psutil.Process(int((site.layout.shared / "data" / "other").read_text()))
+    eventually(lambda: found.cmdline() == list(command), "it runs")
+    assert found.username() == "nobody"
+    return found
+
+
+@pytest.mark.parametrize(
+    ("command", "after"),
+    [
+        (["stop"], None),
+        (["force-stop", "--yes"], None),
+        (["restart"], "v1.1.0"),
+        (["rollback"], "v1.0.0"),
+        (["deploy", "v1.2.0"], "v1.2.0"),
+    ],
+)
+def test_a_child_under_another_user_bars_no_way_and_is_named(
+    powerless: Powerless, command: list[str], after: str | None
+) -> None:
+    site = powerless
+    child = started_by_sudo(site, "sleep", "3600")
+    site.publish("v1.2.0")
+    done = site.updater(*command)
+    assert done.code == 0, done.text
+    assert f"web: pid {child.pid} (sleep 3600) runs as nobody" in done.text
+    assert f"sudo kill {child.pid}" in (site.layout.logs / "update.log").read_text()
+    assert child.is_running() and child.status() != psutil.STATUS_ZOMBIE
+    if after:
+        site.runs(after)
+    else:
+        assert site.answer() is None and site.status()["processes"][0]["state"] == "stopped"
+
+
+def test_a_child_under_another_user_that_ends_with_its_parent_is_no_news(powerless: Powerless) -> None:
+    child = started_by_sudo(powerless, "cat")
+    found = powerless.updater("--json", "stop")
+    assert found.json == {"stopped": ["web"], "warnings": []}
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
 
 OVERSEER = (
     """

@@ -27,13 +27,22 @@ def _tell(face: Face, found: list[Json]) -> None:
     face.emit(found, text)
 
 
+def _tell_end(face: Face, how: str, names: list[str], warnings: list[str]) -> None:
+    def text() -> None:
+        for line in warnings:
+            face.warn(line)
+        face.say(f"{how} {', '.join(names)}" if names else "nothing was running")
+
+    face.emit({how: names, "warnings": warnings}, text)
+
+
 @click.command()
 @_processes
 @_wait
 @click.pass_obj
 def start(face: Face, processes: tuple[str, ...], wait: bool) -> None:
     """Start PROCESSES (else all) of the release in service."""
-    _tell(face, running.start(operations.open_root(face.root), processes, wait=wait))
+    _tell(face, running.start(operations.open_root(face.root), processes, wait=wait, warn=face.warn))
 
 
 @click.command()
@@ -41,11 +50,9 @@ def start(face: Face, processes: tuple[str, ...], wait: bool) -> None:
 @click.pass_obj
 def stop(face: Face, processes: tuple[str, ...]) -> None:
     """Stop PROCESSES (else all): politely, then firmly."""
-    found = running.stop(face.open(), processes)
-    face.emit(
-        {"stopped": found},
-        lambda: face.say(f"stopped {', '.join(found)}" if found else "nothing was running"),
-    )
+    warnings: list[str] = []
+    found = running.stop(face.open(), processes, warn=warnings.append)
+    _tell_end(face, "stopped", found, warnings)
 
 
 @click.command()
@@ -54,7 +61,7 @@ def stop(face: Face, processes: tuple[str, ...]) -> None:
 @click.pass_obj
 def restart(face: Face, processes: tuple[str, ...], wait: bool) -> None:
     """Stop PROCESSES (else all) and start those of the release in service."""
-    _tell(face, running.restart(operations.open_root(face.root), processes, wait=wait))
+    _tell(face, running.restart(operations.open_root(face.root), processes, wait=wait, warn=face.warn))
 
 
 @click.command("force-stop")
@@ -65,10 +72,9 @@ def force_stop(face: Face, yes: bool) -> None:
     root = face.open()
     if living := running.present(root):
         output.confirm(f"Kill {', '.join(living)} without asking them?", yes=yes, face=face)
-    found = running.force_stop(root)
-    face.emit(
-        {"killed": found}, lambda: face.say(f"killed {', '.join(found)}" if found else "nothing was running")
-    )
+    warnings: list[str] = []
+    found = running.force_stop(root, warn=warnings.append)
+    _tell_end(face, "killed", found, warnings)
 
 
 @click.command()

@@ -152,7 +152,7 @@ def _hold(notes: engine.Run, log: Log) -> engine.Outcome:
     problems: list[UpdaterError] = []
     if tx.target is not None and tx.target != back:
         try:
-            control.stop_release(tx.layout, tx.config, tx.target)
+            control.stop_release(tx.layout, tx.config, tx.target, warn=tx.warn)
         except (UpdaterError, OSError) as failure:
             problems.append(engine.as_error(tx, failure))
     if back and tx.layout.release(back).is_dir():

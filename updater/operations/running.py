@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from updater import health, lock
+from updater import health, lock, records
 from updater.deployment import journal
 from updater.errors import Cancelled, HealthFailed, UsageError
 from updater.layout import Layout
@@ -57,11 +57,13 @@ def _configured(root: Root, names: Sequence[str]) -> list[str]:
     return list(names) or list(root.config.processes)
 
 
-def start(root: Root, names: Sequence[str] = (), *, wait: bool = True) -> list[Json]:
+def start(
+    root: Root, names: Sequence[str] = (), *, wait: bool = True, warn: control.Warn | None = None
+) -> list[Json]:
     """Start processes of the release in service; those that run from it are left alone.
 
     ``wait``: until every required probe has passed once, at most ``health.timeout`` seconds (F11). The lock is held so
-    long: what is said of the release in service is true when it is said.
+    long: what is said of the release in service is true when it is said. ``warn`` is told what could not be stopped.
 
     Raises:
         UsageError: nothing is in service, or no such process. ProcessFailed: one died at once.
@@ -71,31 +73,50 @@ def start(root: Root, names: Sequence[str] = (), *, wait: bool = True) -> list[J
     with root.changing("start"), _telling(root, "start") as check:
         version = _version(root)
         chosen = _configured(root, names)
-        return _start(root, version, chosen, wait, check)
+        return _start(root, version, chosen, wait, check, warn)
 
 
-def stop(root: Root, names: Sequence[str] = ()) -> list[str]:
-    """Stop processes and what they left behind; politely, then firmly. Returns what was stopped."""
+def stop(root: Root, names: Sequence[str] = (), *, warn: control.Warn | None = None) -> list[str]:
+    """Stop processes and what they left behind; politely, then firmly. Returns what was stopped; ``warn`` is told what
+    runs as another user and could not be."""
     with root.changing("stop"), _telling(root, "stop"):
         control.adopt(root.layout)
-        return control.stop(root.layout, root.config, _known(root, names))
+        return control.stop(root.layout, root.config, _known(root, names), warn=_noted(root, warn))
 
 
-def restart(root: Root, names: Sequence[str] = (), *, wait: bool = True) -> list[Json]:
-    """Stop processes and start those of the release in service; ``wait`` and errors as for :func:`start`."""
+def restart(
+    root: Root, names: Sequence[str] = (), *, wait: bool = True, warn: control.Warn | None = None
+) -> list[Json]:
+    """Stop processes and start those of the release in service; ``wait``, ``warn`` and errors as for :func:`start`."""
     with root.changing("restart"), _telling(root, "restart") as check:
         version = _version(root)
         control.adopt(root.layout)
         wanted = _configured(root, names)
         control.refuse_odd_logs(root.layout, wanted)
-        control.stop(root.layout, root.config, _known(root, names))
-        return _start(root, version, wanted, wait, check)
+        control.stop(root.layout, root.config, _known(root, names), warn=_noted(root, warn))
+        return _start(root, version, wanted, wait, check, warn)
+
+
+def _noted(root: Root, warn: control.Warn | None) -> control.Warn:
+    """The warning in the log as well: nobody may be looking."""
+
+    def note(text: str) -> None:
+        records.log(root.layout, f"warning: {text}")
+        if warn:
+            warn(text)
+
+    return note
 
 
 def _start(
-    root: Root, version: str, names: Sequence[str], wait: bool, check: Callable[[], None]
+    root: Root,
+    version: str,
+    names: Sequence[str],
+    wait: bool,
+    check: Callable[[], None],
+    warn: control.Warn | None,
 ) -> list[Json]:
-    control.start(root.layout, root.config, version, names, check=check)
+    control.start(root.layout, root.config, version, names, check=check, warn=_noted(root, warn))
     proof.prove(root.layout, root.config, version, names)
     if wait:
         try:
@@ -140,15 +161,18 @@ _WORDS = {
 }
 
 
-def force_stop(root: Root) -> list[str]:
-    """Kill every managed process at once. It waits for no lock: it is for when nothing else helps.
+def force_stop(root: Root, *, warn: control.Warn | None = None) -> list[str]:
+    """Kill every managed process at once. It waits for no lock: it is for when nothing else helps. ``warn`` as for
+    :func:`stop`.
 
     A deployment at work is cancelled, and starts nothing again.
 
     Raises:
         PreflightFailed: the processes belong to another user.
     """
-    return control.force_stop(root.layout, before=lambda: _tell_the_deployment(root.layout))
+    return control.force_stop(
+        root.layout, before=lambda: _tell_the_deployment(root.layout), warn=_noted(root, warn)
+    )
 
 
 def _tell_the_deployment(layout: Layout) -> None:

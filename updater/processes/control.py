@@ -16,11 +16,11 @@ from updater.errors import PreflightFailed, ProcessFailed, UsageError
 from updater.layout import Layout
 from updater.processes import family, launcher, state
 from updater.processes.state import Running
-from updater.processes.stopping import adopt, force_stop, present, stop, stop_release
+from updater.processes.stopping import Warn, adopt, force_stop, present, stop, stop_release
 from updater.subprocesses import end_session
 
 __all__ = [
-    "adopt", "evidence", "exit_text", "force_stop", "names_running", "present", "refuse_odd_logs", "start", "stop",
+    "Warn", "adopt", "evidence", "exit_text", "force_stop", "names_running", "present", "refuse_odd_logs", "start", "stop",
     "stop_release",
 ]  # fmt: skip
 
@@ -46,10 +46,12 @@ def start(
     names: Sequence[str] | None = None,
     *,
     check: Callable[[], None] | None = None,
+    warn: Warn | None = None,
 ) -> list[Running]:
     """Start processes of a release; those that run from it already are left alone.
 
-    What an earlier one has left behind is stopped first, and a stop that was begun is finished.
+    What an earlier one has left behind is stopped first, and a stop that was begun is finished; ``warn`` as for
+    :func:`stop`. ``check`` is called several times a second and may raise to cancel.
 
     Raises:
         UsageError: there is no process of that name.
@@ -65,7 +67,7 @@ def start(
                 f"there is no process {name!r}",
                 advice=f"one of: {', '.join(config.processes) or 'none are configured'}",
             )
-        started.append(_start_one(layout, config, config.processes[name], version, check))
+        started.append(_start_one(layout, config, config.processes[name], version, check, warn))
     return started
 
 
@@ -84,7 +86,12 @@ def refuse_odd_logs(layout: Layout, names: Iterable[str]) -> None:
 
 
 def _start_one(
-    layout: Layout, config: Config, process: ProcessConfig, version: str, check: Callable[[], None] | None
+    layout: Layout,
+    config: Config,
+    process: ProcessConfig,
+    version: str,
+    check: Callable[[], None] | None,
+    warn: Warn | None,
 ) -> Running:
     living = state.find(layout, process.name) or next(
         (it for it in adopt(layout) if it.name == process.name), None
@@ -94,7 +101,7 @@ def _start_one(
             return living
         raise ProcessFailed(f"{process.name} still runs from {living.release} (pid {living.identity.pid})")
     refuse_odd_logs(layout, [process.name])
-    stop(layout, config, [process.name])
+    stop(layout, config, [process.name], warn=warn)
     script = launcher.write(layout, process, version, (config.source.token_env,))
     layout.run.mkdir(parents=True, exist_ok=True)
     layout.pid_file(process.name).unlink(missing_ok=True)

@@ -104,7 +104,10 @@ def strays(layout: Layout, marked: Sequence[Marked] | None = None) -> list[Runni
 
 
 def _may_be_leader(layout: Layout, name: str, identity: Identity) -> bool:
-    """Not what a leader left behind that its pid file still names: that one began at another moment."""
+    """Not what a leader left behind that its pid file still names: that one began at another moment. And none that could
+    not be stopped: it would bar every way."""
+    if not identity.permitted():
+        return False
     recorded = Identity.parse(record(layout, name))
     return recorded is None or recorded.boot != boot_id() or recorded.start == identity.start
 

@@ -1,15 +1,19 @@
 """Stop processes, whole: the polite signal, then the firm one, to everything that belongs to them. Called under the lock,
-except for the forced stop."""
+except for the forced stop.
+
+A leader that runs as another user is refused before anything is touched. What a leader has started as another user
+(``sudo -u``) bars nobody's way: it mostly ends with its leader, and what does not is told.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from updater import records
 from updater.config import Config
 from updater.errors import PreflightFailed, ProcessFailed
 from updater.layout import Layout
@@ -19,6 +23,11 @@ from updater.subprocesses import Identity
 
 KILL_TIMEOUT = 10.0
 """Seconds within which a killed process must be gone."""
+
+GRACE = 1.0
+"""Seconds that what may not be signalled has to end after its leader."""
+
+Warn = Callable[[str], None]
 
 
 def adopt(layout: Layout) -> list[Running]:
@@ -68,10 +77,17 @@ def _gather(layout: Layout, name: str, release: str | None) -> _Group:
     return _Group(name, leader, frozenset(identity for identity in found if identity))
 
 
-def stop(layout: Layout, config: Config, names: Sequence[str], *, release: str | None = None) -> list[str]:
+def stop(
+    layout: Layout,
+    config: Config,
+    names: Sequence[str],
+    *,
+    release: str | None = None,
+    warn: Warn | None = None,
+) -> list[str]:
     """Stop processes: the polite signal to each, then the firm one to whatever is left of it. Returns what was stopped.
 
-    ``release``: only what runs from that one.
+    ``release``: only what runs from that one. ``warn`` is told what runs as another user and stays; without it the log is.
 
     Raises:
         PreflightFailed: one belongs to another user; nothing was signalled.
@@ -79,14 +95,16 @@ def stop(layout: Layout, config: Config, names: Sequence[str], *, release: str |
     """
     adopt(layout)
     groups = [group for name in names if (group := _gather(layout, name, release)).members]
-    _refuse_what_is_not_permitted(groups)
+    _refuse_leaders_of_others(groups)
+    mine = [group for group in groups if any(member.permitted() for member in group.members)]
     begun = time.monotonic()
-    for group in groups:
+    for group in mine:
         _ask(layout, config, group)
-    for group in groups:
+    for group in mine:
         _, patience = _manner(layout, config, group)
         _finish(layout, config, group, release, begun + patience)
-    return [group.name for group in groups]
+    _tell_what_stays(layout, groups, warn)
+    return [group.name for group in mine]
 
 
 def _manner(layout: Layout, config: Config, group: _Group) -> tuple[int, float]:
@@ -103,8 +121,7 @@ def _ask(layout: Layout, config: Config, group: _Group) -> None:
     and must not ask it twice (to some programs the second time means: at once)."""
     number, _ = _manner(layout, config, group)
     if group.leader is None:
-        for member in group.members:
-            member.signal(number)
+        _signal(group.members, number)
     elif group.leader.stopping != "sent":
         _note(layout, group.leader, "asked")
         group.leader.identity.signal(number)
@@ -121,12 +138,11 @@ def _finish(layout: Layout, config: Config, group: _Group, release: str | None, 
     leader = group.leader
     if leader and state.wait_until(lambda: not leader.identity.alive(), until - time.monotonic()):
         number, _ = _manner(layout, config, group)
-        for member in (left := _left(layout, group, release)):
-            member.signal(number)
+        _signal(left := _left(layout, group, release), number)
         state.wait_until(lambda: not any(member.alive() for member in left), until - time.monotonic())
     elif leader is None:
         state.wait_until(
-            lambda: not any(member.alive() for member in group.members), until - time.monotonic()
+            lambda: not any(it.alive() and it.permitted() for it in group.members), until - time.monotonic()
         )
     _kill(layout, group, release)
     if state.record(layout, group.name).get("release") == release or release is None:
@@ -134,9 +150,15 @@ def _finish(layout: Layout, config: Config, group: _Group, release: str | None, 
 
 
 def _left(layout: Layout, group: _Group, release: str | None) -> list[Identity]:
-    """Those gathered before that live, and those that have come since."""
+    """Those gathered before that live, and those that have come since, as far as they may be signalled."""
     now = _gather(layout, group.name, release).members
-    return [member for member in {*group.members, *now} if member.alive()]
+    return [member for member in {*group.members, *now} if member.alive() and member.permitted()]
+
+
+def _signal(members: Iterable[Identity], number: int) -> None:
+    for member in members:
+        with contextlib.suppress(PermissionError):  # another user's; told in the end
+            member.signal(number)
 
 
 def _kill(layout: Layout, group: _Group, release: str | None) -> None:
@@ -148,51 +170,62 @@ def _kill(layout: Layout, group: _Group, release: str | None) -> None:
                 f"{group.name} could not be stopped: pid {', '.join(str(it.pid) for it in left)} is still there after SIGKILL",
                 advice="it hangs in the kernel (a failing disk, a dead network mount): see `ps` and `dmesg`.",
             )
-        for member in left:
-            member.signal(signal.SIGKILL)
+        _signal(left, signal.SIGKILL)
         state.wait_until(lambda it=left: not any(member.alive() for member in it), 1.0)
 
 
-def stop_release(layout: Layout, config: Config, version: str) -> list[str]:
-    """Stop everything that runs from a release."""
+def _tell_what_stays(layout: Layout, groups: Iterable[_Group], warn: Warn | None) -> None:
+    """Name what runs as another user and has not ended with its leader: nobody looks after it any more."""
+    others = [(group.name, it) for group in groups for it in group.members if not it.permitted()]
+    state.wait_until(lambda: not any(it.alive() for _, it in others), GRACE)
+    for name, it in sorted(others):
+        if it.alive():
+            user, command = family.who(it.pid)
+            (warn or (lambda text: records.log(layout, f"warning: {text}")))(
+                f"{name}: pid {it.pid} ({command}) runs as {user}, so it could not be stopped and still runs: sudo kill {it.pid}"
+            )
+
+
+def stop_release(layout: Layout, config: Config, version: str, *, warn: Warn | None = None) -> list[str]:
+    """Stop everything that runs from a release; ``warn`` as for :func:`stop`."""
     adopt(layout)
     names = [one.name for one in state.running(layout) if one.release == version]
     names += [it.name for it in family.marked(layout) if it.release == version]
     names += [name for name in config.processes if state.record(layout, name).get("release") == version]
-    return stop(layout, config, list(dict.fromkeys(names)), release=version)
+    return stop(layout, config, list(dict.fromkeys(names)), release=version, warn=warn)
 
 
-def force_stop(layout: Layout, *, before: Callable[[], None] | None = None) -> list[str]:
+def force_stop(
+    layout: Layout, *, before: Callable[[], None] | None = None, warn: Warn | None = None
+) -> list[str]:
     """Kill everything of this root at once, without asking it. Returns the names.
 
-    ``before`` is called when it is sure that everything may be killed, and nothing has been yet.
+    ``before`` is called when it is sure that everything may be killed, and nothing has been yet. ``warn`` as for
+    :func:`stop`.
 
     Raises:
         PreflightFailed: one belongs to another user; nothing was killed.
     """
     names = [*state.recorded(layout), *(it.name for it in family.marked(layout))]
     groups = [group for name in dict.fromkeys(names) if (group := _gather(layout, name, None)).members]
-    _refuse_what_is_not_permitted(groups)
+    _refuse_leaders_of_others(groups)
+    mine = [group for group in groups if any(member.permitted() for member in group.members)]
     if before:
         before()
-    for group in groups:
-        for member in group.members:
-            member.signal(signal.SIGKILL)
-    for group in groups:
+    for group in mine:
+        _signal(group.members, signal.SIGKILL)
+    for group in mine:
         _kill(layout, group, None)
         layout.pid_file(group.name).unlink(missing_ok=True)
-    return [group.name for group in groups]
+    _tell_what_stays(layout, groups, warn)
+    return [group.name for group in mine]
 
 
-def _refuse_what_is_not_permitted(groups: Iterable[_Group]) -> None:
+def _refuse_leaders_of_others(groups: Iterable[_Group]) -> None:
     for group in groups:
-        for member in group.members:
-            with contextlib.suppress(ProcessLookupError):
-                try:
-                    os.kill(member.pid, 0)
-                except PermissionError:
-                    raise PreflightFailed(
-                        f"{group.name} (pid {member.pid}) belongs to another user, and you may not end it",
-                        state="Nothing was stopped.",
-                        advice="run the command as the user that started the application, or with sudo.",
-                    ) from None
+        if group.leader and not group.leader.identity.permitted():
+            raise PreflightFailed(
+                f"{group.name} (pid {group.leader.identity.pid}) belongs to another user, and you may not end it",
+                state="Nothing was stopped.",
+                advice="run the command as the user that started the application, or with sudo.",
+            )

@@ -39,7 +39,7 @@ class Stop(Phase):
         tx.memory["down"] = Stopwatch()
         names = control.present(tx.layout, tx.config)
         tx.progress.tell(f"stopping {', '.join(names)}")
-        control.stop(tx.layout, tx.config, names)
+        control.stop(tx.layout, tx.config, names, warn=tx.warn)
         return {"stopped": names, "backup": guard.top_up(tx)}
 
     def undo(self, tx: Transaction) -> None:
@@ -55,7 +55,7 @@ class Stop(Phase):
             tx.warn(f"{', '.join(unknown)} ran before, and nothing tells how to start it")
         tx.progress.tell(f"starting {', '.join(names)} of {back} again")
         try:
-            control.start(tx.layout, tx.config, back, names)
+            control.start(tx.layout, tx.config, back, names, warn=tx.warn)
             health.wait_healthy(tx.layout, tx.config, back, names)
         except UpdaterError as failure:
             if _stays_down(tx, ran):
@@ -138,7 +138,9 @@ class Start(Phase):
         durable.write(tx.layout.trial, f"{target}\n")
         tx.progress.tell(f"starting {', '.join(names)}" if names else "no processes are configured")
         with judging(tx):
-            running = control.start(tx.layout, tx.config, target, names, check=lambda: _check(tx))
+            running = control.start(
+                tx.layout, tx.config, target, names, check=lambda: _check(tx), warn=tx.warn
+            )
         return {"started": [{"name": one.name, **one.identity.as_fields()} for one in running]}
 
     def undo(self, tx: Transaction) -> None:
@@ -146,7 +148,7 @@ class Start(Phase):
         if target is None:
             return
         durable.remove(tx.layout.trial)
-        control.stop_release(tx.layout, tx.config, target)
+        control.stop_release(tx.layout, tx.config, target, warn=tx.warn)
 
 
 class Probe(Phase):
