@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from updater import durable, ownership
+from updater import durable, ownership, strangers
 from updater.errors import LockHeld, PreflightFailed
 from updater.layout import Layout, own_directories
 from updater.subprocesses import Identity, as_lines, end_session, read_fields
@@ -143,33 +143,19 @@ def _still_there(fd: int, path: Path) -> bool:
 
 
 def _held(layout: Layout, holder: Owner | None) -> LockHeld:
-    who = holder.describe() if holder else "another process that has not said who it is"
-    details = [] if holder else strangers(layout)
+    if holder:
+        return LockHeld(
+            f"another operation is at work on this root: {holder.describe()}",
+            state="Nothing was changed.",
+            advice="wait for it, watch it with `updater progress --follow`, or end it with `updater cancel`.",
+        )
+    found = strangers.holding(layout)
     return LockHeld(
-        f"another operation is at work on this root: {who}",
-        details=details,
+        "another process holds a lock on this root and has not said what for",
+        details=[it.describe() for it in found],
         state="Nothing was changed.",
-        advice="wait for it, watch it with `updater progress --follow`, or end it with `updater cancel`."
-        if holder
-        else "wait for it, or see who it is (`fuser .updater/lock`) and end it.",
+        advice=strangers.advice(found),
     )
-
-
-def strangers(layout: Layout) -> list[str]:
-    """Who holds the kernel's lock without having said so in the owner file, as far as the system tells (Linux)."""
-    with contextlib.suppress(OSError):
-        inode = layout.lock.stat().st_ino
-        lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()
-        fields = [line.split() for line in lines if "->" not in line]
-        pids = {it[4] for it in fields if it[1] == "FLOCK" and it[5].endswith(f":{inode}")}
-        return [f"pid {pid}: {_command(pid)}" for pid in sorted(pids)]
-    return []
-
-
-def _command(pid: str) -> str:
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-    return "unknown"
 
 
 def _tell(layout: Layout, operation: str) -> None:

@@ -6,8 +6,10 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.integration.test_cancel import in_phase
@@ -192,17 +194,35 @@ def test_a_typing_error_in_the_configuration_bars_no_way_out(site: Site) -> None
     site.runs("v1.0.0")
 
 
-def test_the_lock_of_a_stranger_is_told_by_preflight_and_by_name(site: Site) -> None:
-    site.deployed("v1.0.0")
-    stranger = subprocess.Popen(["flock", str(site.layout.lock), "sleep", "600"])
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells who holds a lock")
+@pytest.mark.parametrize("place", ["root", "lock"])
+def test_the_lock_of_a_stranger_is_told_with_what_ends_it(site: Site, place: str) -> None:
+    site.deployed("v1.0.0", "v1.1.0")
+    running = subprocess.Popen(["flock", getattr(site.layout, place), "sleep", "300"], start_new_session=True)
     try:
-        eventually(lambda: "held by pid" in site.updater("preflight").out, "preflight sees the lock")
-        done = site.updater("deploy")
-        assert done.code == 6 and "flock" in done.text, done.text
+        eventually(lambda: psutil.Process(running.pid).children(), "it has the lock")
+        for command in (["rollback"], ["unlock", "--yes"], ["stop"]):
+            done = site.updater(*command)
+            assert done.code == 6 and f"pid {running.pid}: flock" in done.text, done.text
+            assert "end it: kill" in done.text and "`updater unlock` does not" in done.text
+        found = {it["name"]: it for it in site.updater("--json", "preflight").json["checks"]}
+        assert f"pid {running.pid}: flock" in found["lock"]["summary"]
+        assert "end it: kill" in found["lock"]["remedy"]
     finally:
-        stranger.kill()
-        stranger.wait()
-        subprocess.run(["pkill", "-f", "sleep 600"], check=False)
+        os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
+    assert site.updater("rollback").code == 0
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells who holds a lock")
+@pytest.mark.parametrize("command", ["rollback", "stop"])
+def test_a_command_that_a_cron_job_locks_out_of_its_own_root_says_so(site: Site, command: str) -> None:
+    site.deployed("v1.0.0", "v1.1.0")
+    done = subprocess.run(
+        ["flock", site.root, *site.command(command)], env=site.env(), cwd=site.place, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 6 and "this very command was started under that lock" in done.stderr
 
 
 def test_a_python_that_has_gone_from_under_the_release_in_service_bars_no_way_out(site: Site) -> None:

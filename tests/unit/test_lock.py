@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import signal
@@ -11,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from updater import lock
@@ -119,15 +119,89 @@ def test_who_removes_the_lock_file_does_not_get_the_lock_by_that(layout: Layout,
         assert owner is not None and owner.operation == "recover"
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells who holds a lock")
+only_linux = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="only Linux tells who holds a lock"
+)
+
+
+@only_linux
 def test_a_stranger_that_holds_the_lock_is_named(layout: Layout) -> None:
     layout.own.mkdir()
     layout.lock.touch()
-    with layout.lock.open() as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(LockHeld) as raised, lock.hold(layout, "deploy"):
-            pass
-    assert f"pid {os.getpid()}:" in raised.value.as_text()
+    child = subprocess.Popen(["flock", layout.lock, "sleep", "300"], start_new_session=True)
+    try:
+        text = refused(layout, child.pid)
+        assert f"pid {child.pid}: flock {layout.lock} sleep 300 (locks {layout.lock})" in text
+    finally:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+
+
+@only_linux
+@pytest.mark.parametrize("how", ["--exclusive", "--shared"])
+def test_a_stranger_that_locks_the_root_itself_is_named_with_all_that_keep_its_lock(
+    layout: Layout, how: str
+) -> None:
+    """``flock ROOT command``: the command has the lock as well, and keeps it when only flock is ended."""
+    child = subprocess.Popen(["flock", how, layout.root, "sleep", "300"], start_new_session=True)
+    try:
+        text = refused(layout, child.pid)
+        (command,) = psutil.Process(child.pid).children()
+        assert f"pid {child.pid}: flock {how} {layout.root} sleep 300" in text
+        assert f"pid {command.pid}: sleep 300 (locks {layout.root})" in text
+        assert f"end it: kill {' '.join(map(str, sorted((child.pid, command.pid))))}." in text
+        assert "`updater unlock` does not" in text
+        child.kill()
+        child.wait()
+        text = refused(layout, command.pid)
+        assert f"end it: kill {command.pid}." in text and f"pid {child.pid}" not in text
+    finally:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+    with lock.hold(layout, "deploy", wait=10):
+        pass
+
+
+@only_linux
+def test_a_command_that_is_run_under_its_own_lock_says_so(layout: Layout) -> None:
+    done = subprocess.run(
+        ["flock", layout.root, sys.executable, "-c", TRY, layout.root],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "this very command was started under that lock" in done.stdout
+
+
+TRY = """
+import sys
+from pathlib import Path
+from updater import lock
+from updater.errors import LockHeld
+from updater.layout import Layout
+try:
+    with lock.hold(Layout(Path(sys.argv[1])), "deploy"):
+        pass
+except LockHeld as failure:
+    print(failure.as_text())
+"""
+
+
+def refused(layout: Layout, pid: int) -> str:
+    """What is said once a process has its lock and has started its command."""
+    deadline = time.monotonic() + 20
+    while True:
+        assert time.monotonic() < deadline, "it never had the lock"
+        try:
+            with lock.hold(layout, "deploy"):
+                pass
+        except LockHeld as failure:
+            if not psutil.pid_exists(pid) or not psutil.Process(pid).cmdline()[0].startswith("flock"):
+                return failure.as_text()
+            children = psutil.Process(pid).children()
+            if children and f"pid {children[0].pid}: sleep" in failure.as_text():
+                return failure.as_text()
+        os.sched_yield()
 
 
 def test_a_root_that_cannot_be_written_says_so(tmp_path: Path) -> None:

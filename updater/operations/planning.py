@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from updater import lock
 from updater import preflight as checking
+from updater import strangers
 from updater.deployment import phases
 from updater.deployment.holder import holder
 from updater.deployment.phases import resolution
@@ -44,8 +44,9 @@ def preflight(root: Root, request: Request, *, offline: bool = False) -> Json:
 def _nobody_at_work(root: Root) -> Check:
     found = holder(root.layout)
     if found is None:
-        if unknown := lock.strangers(root.layout):
-            return checking.failed("lock", f"the lock is held by {unknown[0]}", "wait for it, or end it")
+        if unknown := strangers.holding(root.layout):
+            held = ", ".join(it.describe() for it in unknown)
+            return checking.failed("lock", f"this root is locked: {held}", strangers.advice(unknown))
         return checking.ok("lock", "no other operation is at work")
     return checking.failed("lock", f"{found.owner.describe()} is at work", "wait for it, or `updater cancel`")
 
