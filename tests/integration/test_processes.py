@@ -177,6 +177,44 @@ def test_a_launcher_run_by_hand_is_the_same_start(layout: Layout, shell: str) ->
     started.wait()
 
 
+def test_a_process_and_its_probes_see_the_same_variables_and_programs(layout: Layout) -> None:
+    """The interpreter of the release stays the first on the PATH, whatever ``env`` adds, and ``sub/tool`` lies in it."""
+    tools = layout.root / "tools"
+    tools.mkdir()
+    text = (
+        "#!/bin/sh\n{ echo $PATH; echo $VIRTUAL_ENV; echo $PYTHONDONTWRITEBYTECODE $KEY $(pwd); } >>../seen\n"
+    )
+    tool = layout.release("v1") / "sub" / "tool"
+    tool.parent.mkdir()
+    tool.write_text(text + 'if [ "${1-}" = stay ]; then exec /bin/sleep 600; fi\n')
+    tool.chmod(0o755)
+    env = {"PATH": str(tools), "VIRTUAL_ENV": "/x", "PYTHONDONTWRITEBYTECODE": "", "KEY": "k"}
+    probe = ProbeConfig("command", command=("sub/tool",))
+    settings = config(layout, "sub/tool", "stay", env=env, cwd="sub", probes=(probe,))
+    control.start(layout, settings, "v1")
+    seen = layout.release("v1") / "seen"
+    eventually(lambda: seen.exists() and len(seen.read_text().splitlines()) == 3, "it has told")
+    assert ask(Subject(layout, settings.processes["app"], "v1"), probe).ok
+    process, probed = seen.read_text().splitlines()[:3], seen.read_text().splitlines()[3:]
+    own = layout.release("v1") / ".venv"
+    assert process == [f"{own}/bin:{env['PATH']}", str(own), f"1 k {layout.release('v1')}/sub"]
+    assert probed == process
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_variables_may_have_the_names_of_those_of_the_launcher(layout: Layout, shell: str) -> None:
+    names = ("root", "release", "version", "log", "pid_file", "since", "here", "old", "line", "mine", "found")
+    settings = config(layout, code=SLEEP, env={name: f"my {name}" for name in names})
+    script = launcher.write(layout, settings.processes["app"], "v1")
+    with subprocess.Popen([*_words(shell), script], cwd="/", start_new_session=True) as started:
+        eventually(lambda: "up" in state.last_lines(layout, "app"), "it writes to its log")
+        proof.prove(layout, settings, "v1", ["app"])
+        seen = psutil.Process(started.pid)
+        assert {name: seen.environ()[name] for name in names} == settings.processes["app"].env
+        assert not any(path.path.endswith("app.log") and path.fd > 2 for path in seen.open_files())
+        assert control.stop(layout, settings, ["app"]) == ["app"]
+
+
 def test_what_a_launcher_holds_is_the_owners_alone(layout: Layout) -> None:
     """The values of ``env`` may be keys of an exchange. Launchers of an earlier updater could be read by everybody."""
     settings = config(layout, code=SLEEP, env={"API_KEY": "s3cret"})

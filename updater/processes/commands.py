@@ -47,11 +47,18 @@ def run(
     """
     release = layout.root if version is None else layout.release(version)
     first, *rest = command
-    word = first if version is None or first not in ("python", "python3") else str(_own(release) / "python")
+    word = first if version is None else _program(release, first)
     return subprocesses.run(
         [word, *rest], cwd=release / cwd, env=environment(layout, version, env, secrets), timeout=timeout,
         keep_fds=keep_fds, record=record, on_line=on_line, on_output=on_output, feed=feed, check=check,
     )  # fmt: skip
+
+
+def _program(release: Path, first: str) -> str:
+    """As a launcher has it: ``python`` is the release's own, a path with ``./`` goes by ``cwd``, another by the release."""
+    if first in ("python", "python3"):
+        return str(_own(release) / "python")
+    return first if "/" not in first or first.startswith(("./", "../")) else str(release / first)
 
 
 def environment(
@@ -69,7 +76,7 @@ def environment(
     if version is not None:
         own = _own(layout.release(version))
         whole |= {
-            "PATH": f"{own}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+            "PATH": f"{own}{os.pathsep}{whole.get('PATH', os.defpath)}",
             "VIRTUAL_ENV": str(own.parent),
             "UPDATER_RELEASE": version,
         }

@@ -24,6 +24,9 @@ from updater.processes.state import STARTED
 LOG_KEPT = 20 * 1024**2
 """Bytes after which a process's log is moved to ``<name>.log.1`` at the next start."""
 
+FIXED = ("PATH", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE")
+"""Variables that ``env`` does not replace: its PATH comes after the release's own, and a release stays as it was sealed."""
+
 PRIVATE = 0o700
 """The mode of launchers and of their directory."""
 
@@ -36,7 +39,8 @@ exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-   # a lock that a calling shell holds is
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd -P)
 root=$(CDPATH='' cd -- "$here/../../.." && pwd -P)
-release=$root/releases/@VERSION_QUOTED@
+version=@VERSION_QUOTED@
+release=$root/releases/$version
 pid_file=$root/.updater/run/@NAME@.pid
 log=$root/shared/logs/@NAME@.log
 
@@ -105,33 +109,38 @@ if [ -f "$log" ] && [ "$(wc -c <"$log")" -gt @LOG_KEPT@ ]; then
 fi
 
 cd "$release"/@CWD@
-unset PYTHONPATH PYTHONHOME PYTHONSTARTUP VIRTUAL_ENV UPDATER_TRIAL UPDATER_WORKER @SECRETS@ || :
-export UPDATER_ROOT="$root" UPDATER_SHARED="$root/shared" UPDATER_RELEASE=@VERSION_QUOTED@ UPDATER_PROCESS=@NAME@
-export UPDATER_TRIAL_FILE="$root/.updater/trial"
-if [ -e "$UPDATER_TRIAL_FILE" ]; then export UPDATER_TRIAL=1; fi
-export VIRTUAL_ENV="$release/.venv" PATH="$release/.venv/bin:$PATH"
-export PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
-@ENV@
-set -- @COMMAND@
 since=$(date -u +%Y-%m-%dT%H:%M:%SZ)
-echo "@STARTED@ $since, release "@VERSION_QUOTED@", pid $$" >>"$log"
+echo "@STARTED@ $since, release $version, pid $$" >>"$log"
 {
     echo "pid=$$"
     echo "start=$(started $$)"
     echo "boot=$(boot)"
     echo "root=$(mark)"
     echo "process=@NAME@"
-    echo "release="@VERSION_QUOTED@
+    echo "release=$version"
     echo "since=$since"
 } >"$pid_file.$$"
 mv -f "$pid_file.$$" "$pid_file"
-exec "$@" >>"$log" 2>&1 </dev/null
+
+# From here on nothing but the shell itself: the programs on this PATH are for the process.
+unset PYTHONPATH PYTHONHOME PYTHONSTARTUP UPDATER_TRIAL UPDATER_WORKER @SECRETS@ || :
+export UPDATER_ROOT="$root" UPDATER_SHARED="$root/shared" UPDATER_RELEASE="$version" UPDATER_PROCESS=@NAME@
+export UPDATER_TRIAL_FILE="$root/.updater/trial"
+if [ -e "$UPDATER_TRIAL_FILE" ]; then export UPDATER_TRIAL=1; fi
+export VIRTUAL_ENV="$release/.venv" PATH="$release/.venv/bin":@PATH@
+export PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+set -- @COMMAND@
+exec 3>>"$log"
+# And from here on none of our own variables: these may have the same names.
+@ENV@
+exec "$@" >&3 2>&1 3>&- </dev/null
 """
 
 
 def text(process: ProcessConfig, version: str, secrets: Sequence[str] = ()) -> str:
     """The launcher's text for one process of one release. ``secrets``: variables that are updater's alone; the process
     gets one only if its own ``env`` names it."""
+    env = {name: value for name, value in process.env.items() if name not in FIXED}
     values = {
         "@BOUND@": bound.line(process),
         "@NAME@": process.name,
@@ -141,7 +150,8 @@ def text(process: ProcessConfig, version: str, secrets: Sequence[str] = ()) -> s
         "@CWD@": shlex.quote(process.cwd),
         "@STARTED@": STARTED,
         "@SECRETS@": " ".join(secrets),
-        "@ENV@": "\n".join(f"export {name}={shlex.quote(value)}" for name, value in process.env.items()),
+        "@ENV@": "\n".join(f"export {name}={shlex.quote(value)}" for name, value in env.items()),
+        "@PATH@": shlex.quote(process.env["PATH"]) if "PATH" in process.env else '"$PATH"',
         "@COMMAND@": command(process),
     }
     return re.sub(
