@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.integration.test_backups import backup, make_root, snapshot
-from tests.site import SERVE, Site
-from updater.backups import staging, swap
+from tests.integration.test_cancel import in_phase
+from tests.site import SERVE, Site, eventually
+from updater.backups import index, parts, reading, staging, swap
 from updater.backups.catalogue import Backup
 from updater.config import BackupConfig
+from updater.errors import BackupDamaged
 from updater.layout import Layout
 
 NAMES = st.sampled_from(["a", "b", "c", "é", "\udcff", "new\nline"])
@@ -168,6 +172,23 @@ def test_a_log_that_has_grown_is_not_cut_back_and_the_history_stays(layout: Layo
     assert "later" in layout.history.read_text() and (layout.logs / "bot.log").exists()
 
 
+def test_what_a_backup_has_below_a_link_of_its_own_is_put_nowhere(layout: Layout, tmp_path: Path) -> None:
+    """A backup is input: ``x -> /elsewhere`` and ``x/file`` would write out of the root."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    plant(layout.shared / "x", {"file": ("file", b"theirs")})
+    made = backup(layout)
+    name, part = "data", made.manifest.parts["data"]
+    begun, found = reading.entries(made.directory, name, part)
+    found["x"] = replace(found["x"], kind="symlink", link=str(elsewhere))
+    place = made.directory / parts.names(name)[1]
+    place.unlink()
+    place.write_bytes(index.encode(begun, found.values()))
+    with pytest.raises(BackupDamaged, match="lies below what is no directory"):
+        staged(layout, made, BackupConfig())
+    assert not list(elsewhere.iterdir())
+
+
 @pytest.mark.parametrize("record", ["rubbish", '{"id": "x"}', '{"id":"x","purpose":"restore","holders":["../.."],"steps":[],"folders":[],"emptied":[],"ready":true}'])  # fmt: skip
 def test_a_record_that_is_rubbish_moves_nothing_and_is_told(layout: Layout, record: str) -> None:
     layout.swap.write_text(record)
@@ -296,8 +317,10 @@ def test_a_database_that_a_strange_process_uses_is_not_pulled_away_from_it(site:
     with_trades(site)
     made = site.updater("--json", "backup", "create").json["id"]
     place = site.layout.shared / "data" / "trades.db"
-    script = "import sqlite3,sys,time; c=sqlite3.connect(sys.argv[1]); c.execute('SELECT * FROM trades'); print('open', flush=True); time.sleep(600)"
-    with subprocess.Popen([sys.executable, "-c", script, str(place)], stdout=subprocess.PIPE) as stranger:
+    script = "import sqlite3,sys; c=sqlite3.connect(sys.argv[1]); c.execute('SELECT * FROM trades'); print('open', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(place)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as stranger:
         try:
             assert stranger.stdout is not None and stranger.stdout.readline()
             done = site.updater("backup", "restore", made, "--yes")
@@ -320,3 +343,54 @@ def test_rollback_with_its_data_brings_back_what_the_older_release_had(site: Sit
     again = site.updater("backup", "restore", record["backup"], "--yes")
     assert again.code == 0, again.text
     assert len(rows(site)) == 2, "what was written meanwhile is in the backup that the rollback made"
+
+
+def test_a_restore_while_a_deployment_runs_is_refused_and_says_who_is_at_work(site: Site) -> None:
+    with_trades(site)
+    made = site.updater("--json", "backup", "create").json["id"]
+    site.publish("v1.1.0", "mute")
+    site.configure(timeout=60)
+    with site.start("deploy", "v1.1.0") as deploying:
+        eventually(lambda: in_phase(site, "probe"), "the deployment probes")
+        done = site.updater("backup", "restore", made, "--yes")
+        assert done.code == 6 and "deploy" in done.err, done.text
+        deploying.send_signal(signal.SIGINT)
+        deploying.communicate(timeout=60)
+    site.runs("v1.0.0")
+    assert rows(site) == [(1, "first")]
+
+
+def test_a_dump_that_cannot_be_put_back_is_told_before_anything_stops(site: Site) -> None:
+    with_trades(site)
+    site.configure(extra='[backup.dumps.other]\ndump = ["echo", "rows"]\nrestore = ["cat"]\n')
+    made = site.updater("--json", "backup", "create").json["id"]
+    site.configure(extra="")
+    pid = site.status()["processes"][0]["pid"]
+    done = site.updater("backup", "restore", made, "--yes")
+    assert done.code == 2 and "[backup.dumps.other]" in done.err, done.text
+    assert site.status()["processes"][0]["pid"] == pid
+    assert site.updater("backup", "restore", made, "--only", "data", "--yes").code == 0
+
+
+def test_a_dump_comes_back_and_a_restore_that_fails_afterwards_brings_back_the_one_from_before(
+    site: Site,
+) -> None:
+    with_trades(site)
+    other = site.place / "another database"
+    other.write_text("old rows")
+    fails = site.place / "fails"
+    commands = f"""[backup.dumps.other]
+dump = ["cat", "{other}"]
+restore = ["sh", "-c", "cat >'{other}'; if test -e '{fails}'; then rm '{fails}'; exit 3; fi"]
+"""
+    site.configure(extra=commands)
+    made = site.updater("--json", "backup", "create").json["id"]
+    other.write_text("new rows")
+    done = site.updater("backup", "restore", made, "--yes")
+    assert done.code == 0 and other.read_text() == "old rows", done.text
+    other.write_text("newest rows")
+    fails.touch()
+    failed = site.updater("backup", "restore", made, "--yes")
+    assert failed.code == 4 and "was undone" in failed.err, failed.text
+    assert other.read_text() == "newest rows"
+    site.runs("v1.0.0")

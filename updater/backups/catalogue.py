@@ -87,6 +87,23 @@ def find(layout: Layout, name: str) -> Backup:
     raise UsageError(f"there is no backup {name}", state="Nothing was changed.", advice=f"there are: {known}")
 
 
+def chosen_parts(backup: Backup, wanted: Collection[str], possible: Collection[str]) -> list[str]:
+    """The parts that are meant: ``wanted``, or all that it has of the ``possible`` ones.
+
+    Raises:
+        UsageError: it has no such part, or that is not possible with it.
+    """
+    there = [name for name in possible if name in backup.manifest.parts]
+    for name in wanted:
+        if name not in there:
+            raise UsageError(
+                f"{backup.id} has no part {name!r} for this",
+                state="Nothing was changed.",
+                advice=f"one of: {', '.join(there) or 'none'}; for a look at everything: updater backup restore {backup.id} --to DIR",
+            )
+    return [name for name in there if name in wanted or not wanted]
+
+
 def identity(layout: Layout) -> str:
     """What tells this root from every other, wherever it is moved to; made at its first backup. Call it under the lock."""
     place = layout.own / "id"

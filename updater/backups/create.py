@@ -38,6 +38,8 @@ class Making:
     label: str = ""
     deployment: str | None = None
     accept_damaged: bool = False
+    data_of: str | None = None
+    """The release that has written the data; None: the one in service."""
     check: Callable[[], None] | None = None
     on_progress: Callable[[int, int], None] | None = None
     """Bytes read so far, and in all; 0 in all as long as that is not known."""
@@ -92,7 +94,7 @@ def _begin(work: Path, making: Making) -> Writing:
 
 
 def _write(layout: Layout, config: Config, making: Making, writing: Writing, name: str, seq: int) -> Manifest:
-    gathered = gather.gather(layout, config.backup)
+    gathered = gather.gather(layout, config.backup, accept_damaged=making.accept_damaged)
     writing.warnings = gathered.warnings
     if config.backup.dumps:
         gathered.parts[dumps.PART] = []
@@ -115,7 +117,8 @@ def _write(layout: Layout, config: Config, making: Making, writing: Writing, nam
         checked = [replace(it, integrity=checks[it.path].result()) for it in databases]
     durable.remove_tree(copies.directory)
     _judge(checked, making)
-    release = store.read(layout.release(version)) if (version := service.in_service(layout).version) else None
+    version = making.data_of or service.in_service(layout).version
+    release = store.read(layout.release(version)) if version else None
     return Manifest(
         id=name,
         seq=seq,

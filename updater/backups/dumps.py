@@ -101,7 +101,7 @@ def load(
         BackupFailed: a command failed, or left a part of the dump unread; the details are what it said.
     """
     manifest = reading.prove_records(directory, check=check)
-    chosen = _chosen(layout, config, manifest, names)
+    chosen = chosen_dumps(layout, config, manifest, names)
     total = sum(dump.size for _, dump in chosen)
     with _unpacked(layout, directory, manifest, check) as place:
         for _, dump in chosen:
@@ -117,10 +117,14 @@ def load(
             before += dump.size
 
 
-def _chosen(
+def chosen_dumps(
     layout: Layout, config: Config, manifest: Manifest, names: Collection[str]
 ) -> list[tuple[DumpConfig, Dump]]:
-    """What is to be put back, and how; everything that can be known to go wrong is told before anything is begun."""
+    """What is to be put back, and how; everything that can be known to go wrong is told before anything is begun.
+
+    Raises:
+        UsageError: there is no such dump, or no command for it.
+    """
     known = {it.name: it for it in manifest.dumps}
     for name in names:
         if name not in known:

@@ -73,8 +73,8 @@ def part_of(path: str) -> str:
     return top if top in ("config", "logs") else "data"
 
 
-def gather(layout: Layout, config: BackupConfig) -> Gathered:
-    """Look through ``shared/``.
+def gather(layout: Layout, config: BackupConfig, *, accept_damaged: bool = False) -> Gathered:
+    """Look through ``shared/``. ``accept_damaged``: a named database that is none is told and taken for a file like any other.
 
     Raises:
         BackupFailed: something cannot be read, or a database that the configuration names is none.
@@ -85,7 +85,7 @@ def gather(layout: Layout, config: BackupConfig) -> Gathered:
         if it.kind == "file" and it.offset == 0 and it.size and sqlite.is_database(it.place):
             found.databases.append(it)
     _drop_siblings(found)
-    _named_databases(config, found)
+    _named_databases(config, found, accept_damaged)
     return found
 
 
@@ -167,12 +167,16 @@ def _drop_siblings(found: Gathered) -> None:
         part[:] = [it for it in part if it.path not in names]
 
 
-def _named_databases(config: BackupConfig, found: Gathered) -> None:
+def _named_databases(config: BackupConfig, found: Gathered, accept_damaged: bool) -> None:
     known: Mapping[str, Found] = {it.path: it for part in found.parts.values() for it in part}
     for path in config.databases:
         it = known.get(path)
         if it is None:
             found.warnings.append(f"shared/{path} is named in [backup] databases but is not there")
+        elif accept_damaged and (it.kind == "symlink" or (it.size and it not in found.databases)):
+            found.warnings.append(
+                f"shared/{path} is named in [backup] databases but is no SQLite database; kept as it is"
+            )
         elif it.kind == "symlink":
             raise BackupFailed(
                 f"shared/{path} is named in [backup] databases but is a symlink: what it leads to would be in no backup",

@@ -54,7 +54,8 @@ class Staging:
     identifier: str
     purpose: str
     check: Callable[[], None] | None = None
-    warnings: list[str] = field(default_factory=list)
+    leave: Collection[str] = ()
+    """Paths that stay as they are."""
     _swap: Swap | None = None
     _numbers: dict[str, tuple[str, int]] = field(default_factory=dict)
     """path -> holder and number of what is staged for it."""
@@ -72,14 +73,22 @@ class Staging:
         for name in self.parts:
             if part := self.manifest.parts.get(name):
                 begun, entries = reading.entries(self.directory, name, part)
+                self._refuse_what_leads_elsewhere(entries)
                 for path, entry in entries.items():
                     if not self._left_alone(path):
                         yield path, Wanted(entry, name, begun)
 
+    def _refuse_what_leads_elsewhere(self, entries: Mapping[str, Entry]) -> None:
+        """A backup is input: what lies below a link of its own would be put to where that leads."""
+        for path in entries:
+            above = path.rpartition("/")[0]
+            if above in entries and entries[above].kind != "directory":
+                raise BackupDamaged(f"{self.directory.name}: {shown(path)} lies below what is no directory")
+
     def _left_alone(self, path: str) -> bool:
         """What the configuration leaves out of backups stays as it is, and so do updater's own records."""
         pieces = path.split("/")
-        if pieces[0] == "logs" and _is_record(self.layout, path):
+        if path in self.leave or (pieces[0] == "logs" and _is_record(self.layout, path)):
             return True
         config = replace(self.config, logs=True)
         return any(gather.left_out("/".join(pieces[: n + 1]), config) for n in range(len(pieces)))
@@ -206,7 +215,9 @@ class Staging:
         return {
             it.path: it
             for it in gather.walk(self.layout, config, seen)
-            if gather.part_of(it.path) in self.parts and not _is_record(self.layout, it.path)
+            if gather.part_of(it.path) in self.parts
+            and it.path not in self.leave
+            and not _is_record(self.layout, it.path)
         }
 
 

@@ -35,7 +35,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Line:
-    """One event. ``kind``: begin, intent, done, failed, undo, undone, lost, recover or end."""
+    """One event. ``kind``: begin, intent, done, failed, undo, undone, note, lost, recover or end."""
 
     seq: int
     kind: str

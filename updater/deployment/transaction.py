@@ -38,6 +38,11 @@ class Request:
     user: str = ""
     reason: str = ""
 
+    @property
+    def puts_data_back(self) -> bool:
+        """Whether data of a backup take the place of the present ones."""
+        return self.kind == "restore" or self.restore_data
+
     def as_json(self) -> Json:
         return asdict(self)
 

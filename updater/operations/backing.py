@@ -13,7 +13,7 @@ from updater.backups.catalogue import Backup
 from updater.backups.manifest import PARTS
 from updater.errors import UpdaterError, UsageError
 from updater.operations import Root
-from updater.releases import store
+from updater.releases import service, store
 
 Json = dict[str, Any]
 
@@ -108,7 +108,7 @@ def extract(root: Root, name: str, into: Path, parts: Sequence[str] = ()) -> Jso
         UsageError: no such backup or part, or ``into`` is there already. BackupDamaged: it is not whole.
     """
     backup = catalogue.find(root.layout, name)
-    wanted = _parts(backup, parts)
+    wanted = catalogue.chosen_parts(backup, parts, PARTS)
     if into.exists():
         raise UsageError(
             f"{into} is there already", state="Nothing was changed.", advice="name a new directory."
@@ -124,29 +124,16 @@ def restorable(root: Root, name: str, parts: Sequence[str] = ()) -> Json:
     Raises:
         UsageError: no such backup or part. BackupDamaged: its manifest cannot be read.
     """
-    from updater.deployment.phases.restore import chosen_parts
+    from updater.deployment.phases import restore
     from updater.processes import control
-    from updater.releases import service
 
     backup = catalogue.find(root.layout, name)
     return {
         **as_json(backup),
-        "parts": chosen_parts(backup, tuple(parts)),
+        "parts": restore.parts_of(backup, parts),
         "in_service": service.in_service(root.layout).release,
         "running": control.names_running(root.layout, root.config),
     }
-
-
-def _parts(backup: Backup, parts: Sequence[str]) -> list[str]:
-    known = [name for name in PARTS if name in backup.manifest.parts]
-    for name in parts:
-        if name not in known:
-            raise UsageError(
-                f"{backup.id} has no part {name!r}",
-                state="Nothing was changed.",
-                advice=f"one of: {', '.join(known)}",
-            )
-    return list(parts) or known
 
 
 def prunable(root: Root, keep: int | None = None) -> list[str]:

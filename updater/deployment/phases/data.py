@@ -15,8 +15,9 @@ from typing import Any
 
 from updater import records
 from updater.backups import catalogue, create, dumps, gather, sqlite, staging, swap
+from updater.backups.swap import Swap
 from updater.config import BackupConfig
-from updater.deployment import journal
+from updater.deployment import engine, journal
 from updater.deployment.transaction import Transaction
 from updater.errors import Busy, RollbackFailed, UpdaterError
 from updater.layout import Layout
@@ -28,8 +29,12 @@ Schemas = Mapping[str, list[Any] | None]
 
 
 def databases(layout: Layout, config: BackupConfig) -> list[gather.Found]:
-    """The SQLite databases below ``shared/``."""
-    return gather.gather(layout, config).databases
+    """The SQLite databases below ``shared/``.
+
+    Raises:
+        BackupFailed: a directory cannot be read.
+    """
+    return gather.gather(layout, config, accept_damaged=True).databases
 
 
 def schemas(layout: Layout, paths: Collection[str]) -> dict[str, list[Any] | None]:
@@ -72,7 +77,7 @@ def may_have_written(tx: Transaction) -> bool:
 
 def keep_present(tx: Transaction, why: str) -> str | None:
     """Keep the present state as another backup. Returns its id; None, told, if none can be made: then nothing may be removed."""
-    making = create.Making(why, deployment=tx.journal.id, accept_damaged=True)
+    making = create.Making(why, deployment=tx.journal.id, accept_damaged=True, data_of=tx.target)
     try:
         made = create.create(tx.layout, tx.config, making)
     except (UpdaterError, OSError) as failure:
@@ -103,11 +108,8 @@ def apply_rule(tx: Transaction, before: Schemas, *, migrated: bool) -> None:
     Raises:
         RollbackFailed: the data from the stop could not be put back.
     """
-    found = swap.pending(tx.layout)
-    if found is not None and found.purpose == "undo":
-        swap.undo(tx.layout)  # an earlier way back was interrupted
-        found = None
-    mine = found if found is not None and found.purpose == "migrate" else None
+    moved = swap.pending(tx.layout)
+    mine = moved if moved is not None and moved.purpose == "migrate" else None
     others = bool(migrated and tx.config.backup.dumps and _has_dumps(tx))
     if not may_have_written(tx):
         if mine:
@@ -115,52 +117,89 @@ def apply_rule(tx: Transaction, before: Schemas, *, migrated: bool) -> None:
         if others:
             _load_from_the_stop(tx)
         return
-    changed = [path for path, known in before.items() if schema(tx.layout.shared / path) != known]
-    if not changed and not others:
+    decided = _decided(tx) or _decide(tx, before, mine, others)
+    if decided is None:
         if mine:
             swap.accept(tx.layout)
         if before:
             tx.memory["data"] = {"schema": "unchanged", "restored": None, "kept": None}
         return
-    kept = keep_present(tx, f"after {tx.request.kind} {tx.target}")
-    aside = swap.undo(tx.layout, keep=kept is None) if mine else []
-    _put_back(tx, changed, from_backup=not mine)
+    if moved is not None:  # ours, or that of an earlier way back which was interrupted
+        swap.undo(tx.layout, keep=mine is not None and decided["kept"] is None)
+    _put_back(tx, decided)
     if others:
         _load_from_the_stop(tx)
-    where = kept or (", ".join(map(str, aside)) or "no backup: none could be made")
+    _tell(tx, decided)
+
+
+def _decide(tx: Transaction, before: Schemas, mine: Swap | None, others: bool) -> Json | None:
+    """Whether the data must go back, from the state as the new release left it; None: they stay. That state is kept first.
+
+    It is on record before anything is moved: after a kill in between, the schema would tell something else.
+    """
+    changed = [path for path, known in before.items() if schema(tx.layout.shared / path) != known]
+    if not changed and not others:
+        return None
+    kept = keep_present(tx, f"after {tx.request.kind} {tx.target}")
+    decided = {"changed": changed, "kept": kept, "by_rename": [it.path for it in mine.steps] if mine else []}
+    engine.quietly(
+        tx, "what becomes of the data was not recorded", lambda: tx.journal.record("note", "migrate", decided)
+    )
+    return decided
+
+
+def _decided(tx: Transaction) -> Json | None:
+    """What an earlier try of the way back has decided."""
+    notes = (line.data for line in tx.journal.read().lines if line.kind == "note" and line.phase == "migrate")
+    return next((dict(it) for it in notes), None)
+
+
+def _tell(tx: Transaction, decided: Mapping[str, Any]) -> None:
+    aside = [
+        str(it)
+        for place in places(tx.layout)
+        if (it := place / f"{gather.ASIDE}kept-{tx.journal.id}").is_dir()
+    ]
+    where = decided["kept"] or ", ".join(aside) or "no backup: none could be made"
     tx.memory["data"] = {
         "schema": "changed",
-        "changed": changed,
+        "changed": decided["changed"],
         "restored": tx.backup,
-        "kept": kept,
-        "aside": [str(it) for it in aside],
+        "kept": decided["kept"],
+        "aside": aside,
     }
     tx.memory["data_told"] = (
-        f"{tx.target} had changed the schema of {', '.join(changed) or 'the databases'}: the data from the stop are back; "
-        f"what {tx.target} wrote is kept in {where}."
+        f"{tx.target} had changed the schema of {', '.join(decided['changed']) or 'the databases'}: "
+        f"the data from the stop are back; what {tx.target} wrote is kept in {where}."
     )
 
 
-def _put_back(tx: Transaction, changed: Collection[str], *, from_backup: bool) -> None:
-    """The data of the stop, from its backup. ``from_backup``: the databases themselves are not back by rename already."""
-    name = tx.backup
+def _put_back(tx: Transaction, decided: Mapping[str, Any]) -> None:
+    """The data of the stop, from its backup, but for the databases that are back by rename already."""
+    name, by_rename = tx.backup, list(decided["by_rename"])
     if name is None:
-        if from_backup:
+        if not by_rename:
             raise RollbackFailed(
-                f"the schema of {', '.join(changed)} was changed, and there is no backup from before",
+                f"the schema of {', '.join(decided['changed'])} was changed, and there is no backup from before",
                 advice="see `updater backup list` for an earlier one.",
             )
         return
     try:
         moving = staging.Staging(
-            tx.layout, tx.config.backup, tx.layout.backups / name, ("data",), tx.journal.id, "undo"
+            tx.layout,
+            tx.config.backup,
+            tx.layout.backups / name,
+            ("data",),
+            tx.journal.id,
+            "undo",
+            leave=by_rename,
         )
         moving.stage()
         moving.put()
         swap.accept(tx.layout)
     except (UpdaterError, OSError) as failure:
         swap.undo(tx.layout)
-        if from_backup:
+        if not by_rename:
             raise RollbackFailed(
                 f"the data of {name} could not be put back: {failure}",
                 advice=f"make room, then: updater backup restore {name}",

@@ -160,12 +160,8 @@ class Backup(Phase):
     name = "backup"
 
     def do(self, tx: Transaction) -> Json:
-        try:
-            made = _make(tx)
-        except (UpdaterError, OSError) as failure:
-            if isinstance(failure, Cancelled) or not _may_do_without(tx):
-                raise
-            tx.warn(f"there is NO backup of the data from before: {failure}")
+        made = _make_or_warn(tx, "there is NO backup of the data from before")
+        if made is None:
             return {"backup": None, "say": "none could be made"}
         new = f", {made.own:,} bytes of it new" if made.own < made.stored else ""
         return {"backup": made.id, "say": f"{made.id}{new}"}
@@ -177,12 +173,8 @@ def top_up(tx: Transaction) -> str | None:
     earlier = tx.facts.get("backup", {}).get("backup")
     if not isinstance(earlier, str):
         return None
-    try:
-        made = _make(tx)
-    except (UpdaterError, OSError) as failure:
-        if isinstance(failure, Cancelled) or not _may_do_without(tx):
-            raise
-        tx.warn(f"what was written since {earlier} is in no backup: {failure}")
+    made = _make_or_warn(tx, f"what was written since {earlier} is in no backup")
+    if made is None:
         return earlier
     try:
         catalogue.remove(tx.layout, earlier)
@@ -191,9 +183,23 @@ def top_up(tx: Transaction) -> str | None:
     return made.id
 
 
+def _make_or_warn(tx: Transaction, lost: str) -> Made | None:
+    """A backup; None, and ``lost`` is told, where none can be made and none is needed to go on."""
+    try:
+        return _make(tx)
+    except (UpdaterError, OSError) as failure:
+        if isinstance(failure, Cancelled) or not _may_do_without(tx):
+            raise
+        tx.warn(f"{lost}: {failure}")
+        return None
+
+
 def _may_do_without(tx: Transaction) -> bool:
-    """A way back changes no data: what spoils a backup (a full disk, a database that is corrupt already) must not bar it."""
-    return tx.request.kind == "rollback" or tx.request.force
+    """A way back changes no data: what spoils a backup (a full disk, a database that is corrupt already) must not bar it.
+
+    Where data are put back the present ones go, so they must be somewhere else first, whatever is forced.
+    """
+    return not tx.request.puts_data_back and (tx.request.kind == "rollback" or tx.request.force)
 
 
 def _make(tx: Transaction) -> Made:
@@ -201,7 +207,7 @@ def _make(tx: Transaction) -> Made:
         f"before {tx.request.kind} {tx.facts.get('choose', {}).get('backup') or tx.target}",
         deployment=tx.journal.id,
         # who restores may well do so because a database is corrupt; it is kept as it is
-        accept_damaged=tx.request.force or tx.request.kind == "restore",
+        accept_damaged=tx.request.force or tx.request.puts_data_back,
         check=tx.cancel.check,
         on_progress=lambda done, total: tx.progress.tell(done=done, total=total),
     )

@@ -17,12 +17,15 @@ from updater.backups.swap import Step
 from updater.deployment.engine import Phase
 from updater.deployment.phases import data
 from updater.deployment.transaction import Transaction
-from updater.errors import DeploymentFailed
+from updater.errors import DeploymentFailed, UpdaterError
 from updater.layout import Layout, ReleaseFiles
 from updater.processes import commands
 from updater.releases import shared, store
 
 Json = dict[str, Any]
+
+WAL = b"\x02\x02"
+"""Bytes 18 and 19 of a database in WAL mode (https://www.sqlite.org/fileformat2.html#file_format_version_numbers)."""
 
 
 def going_back(tx: Transaction) -> bool:
@@ -153,10 +156,10 @@ class Migrate(Phase):
         return tx.target is not None and not tx.request.restore_data and tx.target != tx.origin
 
     def do(self, tx: Transaction) -> Json:
+        if not tx.config.migrate.command or going_back(tx):
+            return {"before": self._before(tx)}
         found = data.databases(tx.layout, tx.config.backup)
         before = data.schemas(tx.layout, [it.path for it in found])
-        if not tx.config.migrate.command or going_back(tx):
-            return {"before": before}
         data.refuse_users(tx)
         target = tx.must_target()
         shared.link(tx.layout, target, tx.config.shared)
@@ -169,9 +172,18 @@ class Migrate(Phase):
         return {
             "before": before,
             "after": after,
-            "ran": True,
             "say": f"changed {', '.join(changed)}" if changed else "changed no schema",
         }
+
+    @staticmethod
+    def _before(tx: Transaction) -> data.Schemas:
+        """The schemas, where they are only looked at: what cannot be read bars nobody's way."""
+        try:
+            found = data.databases(tx.layout, tx.config.backup)
+        except UpdaterError as failure:
+            tx.warn(f"whether the schema changes cannot be told: {failure}")
+            return {}
+        return data.schemas(tx.layout, [it.path for it in found])
 
     def undo(self, tx: Transaction) -> None:
         before = tx.facts.get("migrate", {}).get("before") or _known(tx)
@@ -207,8 +219,7 @@ def _put_copies(tx: Transaction, found: list[gather.Found]) -> None:
 
 def _like(copy: Path, it: gather.Found) -> None:
     """Owner and mode as the database had them, and the journal mode that a copy does not take over by itself."""
-    wal = _is_wal(it.place)
-    if wal:
+    if _is_wal(it.place):
         _set_wal(copy)
     if os.geteuid() == 0:
         os.chown(copy, *it.owner)
@@ -217,12 +228,10 @@ def _like(copy: Path, it: gather.Found) -> None:
 
 def _is_wal(place: Path) -> bool:
     with open(place, "rb") as file:
-        return (
-            file.read(20)[18:20] == b"\x02\x02"
-        )  # https://www.sqlite.org/fileformat2.html#file_format_version_numbers
+        return file.read(20)[18:20] == WAL
 
 
 def _set_wal(copy: Path) -> None:
     with open(copy, "r+b") as file:
         file.seek(18)
-        file.write(b"\x02\x02")
+        file.write(WAL)

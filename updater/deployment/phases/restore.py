@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
-from updater.backups import catalogue, staging
+from updater.backups import catalogue, dumps, staging
 from updater.backups.catalogue import Backup
 from updater.deployment.engine import Phase
 from updater.deployment.phases import data
@@ -18,21 +19,13 @@ PARTS = ("config", "data", "dumps")
 """What comes back unless told otherwise. Logs are the past, which is not put back; ``state`` is for reference."""
 
 
-def chosen_parts(backup: Backup, wanted: tuple[str, ...], default: tuple[str, ...] = PARTS) -> list[str]:
+def parts_of(backup: Backup, wanted: Collection[str] = ()) -> list[str]:
     """The parts of a backup that are restored.
 
     Raises:
         UsageError: it has no such part, or one that is not restored in place.
     """
-    there = [name for name in (*staging.IN_PLACE, "dumps") if name in backup.manifest.parts]
-    for name in wanted:
-        if name not in there:
-            raise UsageError(
-                f"{backup.id} has no part {name!r} that is restored in place",
-                state="Nothing was changed.",
-                advice=f"one of: {', '.join(there)}; for a look at everything: updater backup restore {backup.id} --to DIR",
-            )
-    return [name for name in there if name in (wanted or default)]
+    return catalogue.chosen_parts(backup, wanted, (*staging.IN_PLACE, "dumps") if wanted else PARTS)
 
 
 def refuse_foreign(tx: Transaction, backup: Backup) -> None:
@@ -57,16 +50,19 @@ class Choose(Phase):
     name = "choose"
 
     def applies(self, tx: Transaction) -> bool:
-        return tx.request.kind == "restore" or tx.request.restore_data
+        return tx.request.puts_data_back
 
     def do(self, tx: Transaction) -> Json:
         if tx.request.kind == "restore":
             backup = catalogue.find(tx.layout, str(tx.request.wanted))
-            parts = chosen_parts(backup, tx.request.parts)
+            parts = parts_of(backup, tx.request.parts)
         else:
             backup = _of_release(tx)
-            parts = chosen_parts(backup, (), ("data", "dumps"))
+            parts = catalogue.chosen_parts(backup, (), ("data", "dumps"))
         refuse_foreign(tx, backup)
+        if "dumps" in parts:
+            names = [it.name for it in backup.manifest.dumps]
+            dumps.chosen_dumps(tx.layout, tx.config, backup.manifest, names)
         if not parts:
             raise UsageError(f"{backup.id} holds nothing to restore", state="Nothing was changed.")
         version = tx.target or service.in_service(tx.layout).release
