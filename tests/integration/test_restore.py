@@ -244,6 +244,7 @@ def test_restore_puts_the_data_back_keeps_the_present_ones_and_restarts_the_appl
     assert record["kind"] == "restore" and record["restored"] == made and record["outcome"] == "succeeded"
     kept = record["backup"]
     assert kept in done.out
+    assert made in site.updater("history").out and f"restore {made}: succeeded" in site.updater("status").out
     back = site.updater("backup", "restore", kept, "--only", "data", "--yes")
     assert back.code == 0, back.text
     assert rows(site) == [(1, "first"), (2, "second")], "the way back from a restore is a restore"

@@ -74,9 +74,15 @@ def _history_row(it: Json) -> list[str]:
     colour = output.good if outcome in ("succeeded", "nothing-to-do") else output.bad
     why = (it.get("error") or {}).get("message") or it.get("text") or it.get("reason") or ""
     return [
-        output.moment(it.get("started")), str(it.get("kind")), it.get("from") or "-", it.get("to") or it.get("wanted") or "-",
+        output.moment(it.get("started")), str(it.get("kind")), it.get("from") or "-", _to(it),
         colour(outcome), output.seconds(it.get("seconds")), why,
     ]  # fmt: skip
+
+
+def _to(it: Json) -> str:
+    """What it led to: a release, or with a restore the backup's data."""
+    names = ("wanted",) if it.get("kind") == "restore" else ("to", "wanted")
+    return next((str(it[name]) for name in names if it.get(name)), "-")
 
 
 @click.command()

@@ -40,7 +40,8 @@ def _text(face: Face, found: dict[str, Any]) -> None:
         face.say(f"process     {process['name']}: {shown}{f' ({about})' if about else ''}")
     _deployment(face, found["deployment"])
     if last := found["last"]:
-        what = f"{last['kind']} {last.get('from') or 'nothing'} → {last.get('to') or '?'}"
+        moved = f"{last.get('from') or 'nothing'} → {last.get('to') or '?'}"
+        what = f"{last['kind']} {last.get('wanted') if last['kind'] == 'restore' else moved}"
         face.say(f"last        {what}: {last['outcome']}, {output.moment(last['ended'])}")
         if last.get("error"):
             face.say(f"            {last['error']['message']}")

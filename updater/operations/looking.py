@@ -52,7 +52,9 @@ def status(layout: Layout) -> Json:
         "leftovers": [{"name": it.name, "pid": it.row.pid, "release": it.release} for it in left],
         "deployment": running,
         "last": last
-        and {key: last.get(key) for key in ("id", "kind", "outcome", "from", "to", "ended", "error")},
+        and {
+            key: last.get(key) for key in ("id", "kind", "outcome", "from", "to", "wanted", "ended", "error")
+        },
         "configuration": wrong,
         "advice": [
             *_advice(here, good, running, found, wrong),
