@@ -287,6 +287,8 @@ def test_a_backup_of_another_root_is_refused_and_comes_by_force(site: Site, tmp_
     other = make_root(tmp_path / "other")
     (other.shared / "data" / "theirs").write_text("theirs")
     made = backup(other)
+    while (site.layout.backups / made.id).exists():  # a name tells the second only
+        made = backup(other)
     shutil.copytree(made.directory, site.layout.backups / made.id)
     done = site.updater("backup", "restore", made.id, "--yes")
     assert done.code == 2 and "is of another root" in done.err, done.text
