@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -28,7 +29,7 @@ UPDATER = Path(sys.executable).with_name("updater")
 REPOSITORY = "example/app"
 
 SERVE = """
-import http.server, os, signal, sys, threading, time
+import os, signal, socket, sys, threading, time
 from pathlib import Path
 VERSION = Path(__file__).with_name("VERSION").read_text().strip()
 BEHAVIOUR = Path(__file__).with_name("behaviour").read_text().strip()
@@ -44,15 +45,16 @@ if BEHAVIOUR == "family":
     import subprocess
     subprocess.Popen(["sleep", "3600"])
     subprocess.Popen(["sleep", "3600"], start_new_session=True)
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.send_response(500 if BEHAVIOUR == "sick" else 200)
-        self.end_headers()
-        self.wfile.write(f"{VERSION} {os.environ.get('UPDATER_TRIAL', 'no')} says 'the exchange is down'".encode())
-    def log_message(self, *words):
-        pass
+def answer(connection):
+    with connection:
+        if connection.recv(65536):
+            status = "500 Internal Server Error" if BEHAVIOUR == "sick" else "200 OK"
+            body = f"{VERSION} {os.environ.get('UPDATER_TRIAL', 'no')} says 'the exchange is down'".encode()
+            connection.sendall(f"HTTP/1.0 {status}\\r\\nContent-Length: {len(body)}\\r\\n\\r\\n".encode() + body)
 print("serving", VERSION, flush=True)
-http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
+listening = socket.create_server(("127.0.0.1", int(os.environ["PORT"])))  # http.server takes three times as long to start
+while True:
+    threading.Thread(target=answer, args=(listening.accept()[0],), daemon=True).start()
 """
 
 CONFIGURATION = """
@@ -62,6 +64,7 @@ name = "app"
 {source}
 [releases]
 keep = {keep}
+min_free = {min_free}
 [shared]
 "data" = "data"
 [processes.web]
@@ -81,9 +84,12 @@ watch = {watch}
 
 
 def free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
+    """A port that nobody listens on, below those that systems give to outgoing connections: none of these takes it meanwhile."""
+    while True:
+        port = random.SystemRandom().randrange(10_000, 32_000)
+        with socket.socket() as listening, contextlib.suppress(OSError):
+            listening.bind(("127.0.0.1", port))
+            return port
 
 
 def eventually(condition: Callable[[], Any], what: str, seconds: float = 30) -> Any:
@@ -145,8 +151,9 @@ class Site:
         self.settings.update(settings)
         values = {
             "keep": 5,
+            "min_free": 10**6,  # tests have small disks
             "stop_timeout": 5,
-            "timeout": 3,
+            "timeout": 6,
             "watch": 0.3,
             "port": self.port,
             "extra": "",
@@ -254,6 +261,15 @@ class Site:
             with contextlib.suppress(psutil.Error):
                 words = [process.cwd(), *process.cmdline()]
                 if process.pid != os.getpid() and any(str(self.place) in word for word in words):
+                    found.append(process)
+        return found
+
+    def running(self, word: str) -> list[psutil.Process]:
+        """Those with a word in their command; one that ends meanwhile is none."""
+        found = []
+        for process in self.processes():
+            with contextlib.suppress(psutil.Error):
+                if word in " ".join(process.cmdline()):
                     found.append(process)
         return found
 

@@ -10,5 +10,5 @@ def version() -> str:
     here = Path(__file__).resolve().parent
     for place in (here / "VERSION", here.parent / "VERSION"):
         if place.is_file():
-            return place.read_text(encoding="ascii").strip()
+            return place.read_bytes().decode().strip()
     raise FileNotFoundError(f"no VERSION beside {here}")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class SourceConfig:
+class SourceConfig(NamedTuple):
     type: str = "github"
     """``github`` or ``directory``."""
     repository: str = ""
@@ -30,8 +30,7 @@ class SourceConfig:
     """Seconds without a byte after which a download is resumed."""
 
 
-@dataclass(frozen=True)
-class EnvironmentConfig:
+class EnvironmentConfig(NamedTuple):
     python: str | None = None
     """A version such as ``3.11`` or a path; None: the newest that fits the project's ``requires-python``."""
     tool: str = "auto"
@@ -77,8 +76,7 @@ class ProcessConfig:
     probes: tuple[ProbeConfig, ...] = (ProbeConfig("alive"),)
 
 
-@dataclass(frozen=True)
-class HealthConfig:
+class HealthConfig(NamedTuple):
     successes: int = 3
     interval: float = 1.0
     timeout: float = 60.0
@@ -114,8 +112,7 @@ class BackupConfig:
     dumps: Mapping[str, DumpConfig] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class MigrateConfig:
+class MigrateConfig(NamedTuple):
     """How a release brings the databases to its own schema; without a command it does so by itself, or not at all."""
 
     command: tuple[str, ...] = ()
@@ -126,8 +123,42 @@ class MigrateConfig:
     """Whether it is run on a copy first, while the old release is still in service."""
 
 
-@dataclass(frozen=True)
-class GateConfig:
+class NotifyConfig(NamedTuple):
+    """Who is told what; without an address nobody."""
+
+    urls: tuple[str, ...] = ()
+    """Addresses as apprise takes them. They hold passwords: they are not shown."""
+    urls_env: str = ""
+    """An environment variable that holds more of them."""
+    urls_file: Path | None = None
+    """A file that holds more of them, absolute."""
+    events: tuple[str, ...] = ("available", "updated", "rolled-back", "needs-you")
+    timeout: float = 15.0
+    """Seconds that all messages of one event may take."""
+
+    def __repr__(self) -> str:
+        return f"NotifyConfig({len(self.urls)} urls, {self.urls_env!r}, {self.urls_file!r}, {self.events!r}, {self.timeout!r})"
+
+    @property
+    def configured(self) -> bool:
+        return bool(self.urls or self.urls_env or self.urls_file)
+
+
+class ScheduleConfig(NamedTuple):
+    """When a new release is looked for, and whether it is deployed without anybody asking."""
+
+    check_every: float = 21600.0
+    """Seconds; 0: never."""
+    jitter: float = 0.1
+    """The fraction of it by which a look may be sooner or later."""
+    update: bool = False
+    window: tuple[int, int] | None = None
+    """Begin and end in minutes since midnight, local time; the end may be 1440, or before the begin: it is on the next day then."""
+    days: tuple[str, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+    """Days on which the window begins."""
+
+
+class GateConfig(NamedTuple):
     """Questions to the application whether it may be interrupted; without any it always may."""
 
     command: tuple[str, ...] = ()
@@ -156,11 +187,27 @@ class GateConfig:
 
 
 @dataclass(frozen=True)
+class ServerConfig:
+    """The REST API and the dashboard."""
+
+    host: str = "127.0.0.1"
+    port: int = 5000
+    public_url: str | None = None
+    """The address by which browsers reach it through a reverse proxy."""
+
+
+@dataclass(frozen=True)
 class Config:
     file: Path
     name: str = "app"
+    unit: str = ""
+    """What starts it with the machine: a systemd unit, or a launchd service."""
     source: SourceConfig = field(default_factory=SourceConfig)
     keep: int = 5
+    min_free: int = 10**9
+    """Bytes that must be free before a release is fetched."""
+    new_keys: str = "add"
+    """What becomes of settings that a release's defaults have and the user's file has not: ``add`` or ``show``."""
     shared: Mapping[str, str] = field(default_factory=dict)
     """Path inside a release -> path under ``shared/``."""
     environment: EnvironmentConfig = field(default_factory=EnvironmentConfig)
@@ -169,3 +216,13 @@ class Config:
     backup: BackupConfig = field(default_factory=BackupConfig)
     gate: GateConfig = field(default_factory=GateConfig)
     migrate: MigrateConfig = field(default_factory=MigrateConfig)
+    server: ServerConfig = field(default_factory=ServerConfig)
+    notify: NotifyConfig = field(default_factory=NotifyConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    text: str = field(default="", repr=False, compare=False)
+    """What all this was read from; empty if it was not read."""
+
+    @property
+    def own_variables(self) -> tuple[str, ...]:
+        """Environment variables that hold secrets of updater's own; neither the application nor builds of packages get them."""
+        return tuple(filter(None, (self.source.token_env, self.notify.urls_env)))

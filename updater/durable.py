@@ -22,7 +22,7 @@ from pathlib import Path
 TEMPORARY = ".tmp-"
 """Prefix of every name that is not yet, or no longer, anything."""
 
-_OURS = re.compile(r"\.tmp-.*-(\d+-[0-9a-f]{8}|\d{8}T\d{6}-[0-9a-f]{6})")
+_OURS = r"\.tmp-.*-(\d+-[0-9a-f]{8}|\d{8}T\d{6}-[0-9a-f]{6})"
 """Names of our own making and no others: an application may have names with that prefix too."""
 
 _F_FULLFSYNC = 51  # macOS: fsync(2) there does not flush the drive (man 2 fcntl)
@@ -35,7 +35,7 @@ def temporary_name(name: str) -> str:
 
 def is_temporary(name: str) -> bool:
     """Whether a name is one that :func:`temporary_name` makes; what an application calls ``.tmp-…`` is its own."""
-    return _OURS.fullmatch(name) is not None
+    return re.fullmatch(_OURS, name) is not None
 
 
 def flush(fd: int) -> None:
@@ -66,8 +66,13 @@ def encodable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def write(path: Path, content: bytes | str, *, mode: int = 0o644) -> None:
-    """Replace the file at ``path`` by ``content``, atomically and durably. The directory must exist."""
+def write(
+    path: Path, content: bytes | str, *, mode: int = 0o644, owner: tuple[int, int] | None = None
+) -> None:
+    """Replace the file at ``path`` by ``content``, atomically and durably. The directory must exist.
+
+    ``owner``: user and group; None: whoever writes.
+    """
     payload = encodable(content).encode() if isinstance(content, str) else content
     beside = path.with_name(temporary_name(path.name))
     fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
@@ -76,6 +81,8 @@ def write(path: Path, content: bytes | str, *, mode: int = 0o644) -> None:
             view = memoryview(payload)
             while view:
                 view = view[os.write(fd, view) :]
+            if owner is not None:
+                os.fchown(fd, *owner)
             os.fchmod(fd, mode)
             flush(fd)
         finally:
@@ -86,6 +93,14 @@ def write(path: Path, content: bytes | str, *, mode: int = 0o644) -> None:
             os.unlink(beside)
         raise
     flush_directory(path.parent)
+
+
+def write_new(path: Path, content: bytes) -> None:
+    """Write a new file and flush it, but not its name: for a directory that counts only once it is flushed and renamed."""
+    with open(path, "xb") as file:
+        file.write(content)
+        file.flush()
+        flush(file.fileno())
 
 
 def read(path: Path, limit: int = 16 * 1024**2) -> bytes:
@@ -231,6 +246,18 @@ def flush_tree(tree: Path) -> None:
         finally:
             os.close(fd)
     flush_directory(tree)
+
+
+def settle(directory: Path) -> None:
+    """Have every later write below ``directory`` show in a date of its file, also one through a memory map.
+
+    A mapped page that is dirty already takes writes without a new date. On Linux one that was flushed does not: the next write
+    to it sets the dates at once. Elsewhere they are set when the page is flushed, so call it before each look.
+    """
+    if sys.platform == "linux":
+        _syncfs(directory)
+    else:
+        os.sync()
 
 
 def _syncfs(place: Path) -> None:

@@ -58,10 +58,21 @@ class UsageError(UpdaterError):
     code, exit_code = "usage", 2
 
 
+class NotFound(UsageError):
+    """There is no release, backup, deployment or process of that name."""
+
+    code = "not-found"
+
+
 class ConfigError(UsageError):
     """``updater.toml`` is wrong; the message names the key, the file and the line."""
 
     code = "config"
+
+    @property
+    def line(self) -> str:
+        """What is wrong, on one line."""
+        return ": ".join(filter(None, (self.message, "; ".join(self.details))))
 
 
 class NotARoot(UsageError):
@@ -80,6 +91,12 @@ class DeploymentFailed(UpdaterError):
     """The deployment failed and everything is as it was before."""
 
     code, exit_code = "deployment-failed", 4
+
+
+class DeploymentInterrupted(DeploymentFailed):
+    """Updater was killed, or the machine stopped, in the middle of it."""
+
+    code = "deployment-interrupted"
 
 
 class EnvironmentFailed(DeploymentFailed):
@@ -112,6 +129,18 @@ class BackupFailed(DeploymentFailed):
     code = "backup"
 
 
+class Unsteady(BackupFailed):
+    """A path became something else between the look and the read; another look may succeed."""
+
+    code = "unsteady"
+
+
+class DumpFailed(BackupFailed):
+    """A command of ``[backup.dumps]`` failed: no dump was made, or one could not be put back."""
+
+    code = "dump"
+
+
 class RollbackFailed(UpdaterError):
     """The deployment failed and so did the way back."""
 
@@ -135,11 +164,33 @@ class HostileArchive(VerificationFailed):
 
     code = "hostile-archive"
 
+    def __init__(
+        self,
+        message: str,
+        *,
+        details: Sequence[str] = (),
+        state: str | None = None,
+        advice: str | None = "do not use this artifact; tell the publisher what is wrong with it.",
+    ) -> None:
+        super().__init__(message, details=details, state=state, advice=advice)
+
 
 class DigestMismatch(VerificationFailed):
     """The bytes differ from the published digest, tree or checksum."""
 
     code = "digest-mismatch"
+
+
+class TooLarge(VerificationFailed):
+    """More bytes than the configuration allows."""
+
+    code = "too-large"
+
+
+class Truncated(VerificationFailed):
+    """The archive ends before it says so."""
+
+    code = "truncated"
 
 
 class TagMoved(VerificationFailed):
@@ -184,6 +235,18 @@ class RateLimited(SourceFailed):
     code = "rate-limited"
 
 
+class ContentChanged(SourceFailed):
+    """The artifact is not the one that was begun; what came of it is worthless."""
+
+    code = "content-changed"
+
+
+class Interrupted(SourceFailed):
+    """The connection broke off or stalled; the rest may come from another try."""
+
+    code = "interrupted"
+
+
 class Busy(UpdaterError):
     """The application may not be interrupted now."""
 
@@ -199,16 +262,20 @@ class Cancelled(UpdaterError):
 def _tree(base: type[UpdaterError]) -> dict[str, type[UpdaterError]]:
     found = {base.code: base}
     for child in base.__subclasses__():
-        found.update(_tree(child))
+        for code, kind in _tree(child).items():
+            found.setdefault(code, kind)  # one without a code of its own stands for no other
     return found
 
 
 def from_json(data: dict[str, Any]) -> UpdaterError:
-    """The error that :meth:`UpdaterError.as_json` described; an unknown code becomes a plain ``UpdaterError``."""
-    kind = _tree(UpdaterError).get(str(data.get("code")), UpdaterError)
+    """The error that :meth:`UpdaterError.as_json` described. Of a code that only another version knows the exit code counts."""
+    tree = _tree(UpdaterError)
+    same_exit = (kind for kind in tree.values() if kind.exit_code == data.get("exit_code"))
+    kind = tree.get(str(data.get("code"))) or next(same_exit, UpdaterError)
+    details = data.get("details")
     return kind(
         str(data.get("message", "unknown error")),
-        details=[str(line) for line in data.get("details") or ()],
+        details=[str(line) for line in details] if isinstance(details, list) else [],
         state=data.get("state"),
         advice=data.get("advice"),
     )

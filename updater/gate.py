@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sqlite3
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -82,10 +84,18 @@ def _file(layout: Layout, config: Config, _version: str, _check: Check) -> Answe
         return Answer(True, f"{shown} is not there")
     except OSError as failure:
         return _unknown(f"{shown}: {failure.strerror}")
-    text = ""
-    with contextlib.suppress(OSError), place.open(encoding="utf-8", errors="replace") as file:
-        text = file.readline(200).strip() if place.is_file() else ""
+    text = _first_line(place)
     return Answer(False, f"{shown} is there{f': {text}' if text else ''}")
+
+
+def _first_line(place: Path) -> str:
+    """The beginning of the first line of a file; nothing of anything else: a pipe would be waited for."""
+    with contextlib.suppress(OSError):
+        fd = os.open(place, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(fd, "rb") as file:
+            if stat.S_ISREG(os.fstat(fd).st_mode):
+                return file.readline(200).decode("utf-8", "replace").strip()
+    return ""
 
 
 def _url(_layout: Layout, config: Config, _version: str, check: Check) -> Answer:
@@ -94,12 +104,13 @@ def _url(_layout: Layout, config: Config, _version: str, check: Check) -> Answer
     from updater.health import http as asking
 
     gate = config.gate
+    url = asking.shown(gate.url)
     try:
         status, body = asking.fetch(gate.url, gate.timeout, check)
-    except (OSError, http.client.HTTPException) as failure:
-        return _unknown(f"GET {gate.url}: {failure or type(failure).__name__}")
+    except (OSError, ValueError, http.client.HTTPException) as failure:
+        return _unknown(f"GET {url}: {failure or type(failure).__name__}")
     text = " ".join(body.split())[:200]
-    told = f"GET {gate.url} answered {status}{f': {text}' if text else ''}"
+    told = f"GET {url} answered {status}{f': {text}' if text else ''}"
     said = _said(status, body)
     return _unknown(told) if said is None else Answer(said == "free", told)
 
@@ -129,7 +140,7 @@ def _command(layout: Layout, config: Config, version: str, check: Check) -> Answ
     try:
         done = commands.run(
             layout, version, gate.command,
-            timeout=gate.timeout, secrets=(config.source.token_env,), check=check,
+            timeout=gate.timeout, secrets=config.own_variables, check=check,
         )  # fmt: skip
     except OSError as failure:
         return _unknown(f"`{shown}`: {failure.strerror}")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Layout:
+class Layout(NamedTuple):
     """Where things are under one root."""
 
     root: Path
@@ -117,6 +116,19 @@ class Layout:
         return self.launchers / version / process
 
     @property
+    def configurations(self) -> Path:
+        return self.own / "configurations"
+
+    def configuration(self, version: str) -> Path:
+        """The text of ``updater.toml`` with which a release was last started."""
+        return self.configurations / f"{version}.toml"
+
+    @property
+    def bound_settings(self) -> Path:
+        """What each release's settings were when it was last in service: ``<version>`` names a set in ``.sets/``."""
+        return self.own / "config"
+
+    @property
     def trial(self) -> Path:
         """Exists while the release in service is on trial."""
         return self.own / "trial"
@@ -125,6 +137,16 @@ class Layout:
     def drained(self) -> Path:
         """Exists while the application has been told to take on nothing new."""
         return self.own / "drained"
+
+    @property
+    def hold(self) -> Path:
+        """Exists while somebody holds updates."""
+        return self.own / "hold"
+
+    @property
+    def check(self) -> Path:
+        """What the last look for a new release has found."""
+        return self.own / "check.json"
 
     @property
     def swap(self) -> Path:
@@ -137,6 +159,16 @@ class Layout:
         return self.own / "swapped.json"
 
     @property
+    def token(self) -> Path:
+        """The API's token, for its owner only."""
+        return self.own / "token"
+
+    @property
+    def logins(self) -> Path:
+        """Login links that can still be used: files named by the digest of their code."""
+        return self.own / "logins"
+
+    @property
     def ballast(self) -> Path:
         """A small file that a rollback on a full disk frees first."""
         return self.own / "ballast"
@@ -145,7 +177,7 @@ class Layout:
 def own_directories(layout: Layout) -> tuple[Path, ...]:
     """Directories that updater writes to; whoever holds the lock finds them there, even after somebody removed some."""
     return (
-        layout.own, layout.releases, layout.logs, layout.run, layout.cache, layout.marks, layout.launchers,
+        layout.own, layout.releases, layout.logs, layout.run, layout.cache, layout.marks, layout.launchers, layout.configurations,
         layout.journal / "closed",
     )  # fmt: skip
 

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,10 +19,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from updater import durable, ownership, strangers
+from updater import durable, ownership
 from updater.errors import LockHeld, PreflightFailed
 from updater.layout import Layout, own_directories
-from updater.subprocesses import Identity, as_lines, end_session, read_fields
+from updater.subprocesses import Identity, as_lines, boot_id, end_session, read_fields
 
 STALE_AFTER = 30 * 60.0
 """Seconds without progress after which a live holder is reported as stale."""
@@ -89,10 +90,13 @@ def _open(path: Path) -> int:
         path.parent.mkdir(exist_ok=True)
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     except OSError as failure:
+        advice = "run the command as the user that owns the root, and check that the disk is writable."
+        if failure.errno == errno.EROFS:
+            advice = "see `dmesg` for a failing disk, or remount it; `updater force-stop` ends the application without writing."
         raise PreflightFailed(
             f"cannot open the lock {path}: {failure.strerror}",
             state="Nothing was changed.",
-            advice="run the command as the user that owns the root, and check that the disk is writable.",
+            advice=advice,
         ) from failure
 
 
@@ -149,6 +153,8 @@ def _held(layout: Layout, holder: Owner | None) -> LockHeld:
             state="Nothing was changed.",
             advice="wait for it, watch it with `updater progress --follow`, or end it with `updater cancel`.",
         )
+    from updater import strangers
+
     found = strangers.holding(layout)
     return LockHeld(
         "another process holds a lock on this root and has not said what for",
@@ -168,17 +174,48 @@ def _tell(layout: Layout, operation: str) -> None:
         durable.write_quick(layout.lock_owner, as_lines(fields))
 
 
+def end_heirs(layout: Layout) -> list[str]:
+    """End whoever else has the lock that we hold, when no child of ours is at work: what a child left behind in a session of
+    its own inherited it, and would keep it for ever (F17). Returns what was ended, for people; Linux only."""
+    from updater import strangers
+
+    heirs = [it for it in strangers.holding(layout) if it.pid != os.getpid()]
+    known = [identity for it in heirs if (identity := Identity.of(it.pid))]
+    for identity in known:
+        identity.signal(signal.SIGKILL)
+    deadline = time.monotonic() + 5.0
+    while any(it.alive() for it in known) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return [f"{it.command} (pid {it.pid})" for it in heirs]
+
+
 def child_record(layout: Layout) -> Path:
     """Where a child that changes things says who it is."""
     return layout.run / "child"
 
 
 def end_orphan(layout: Layout) -> bool:
-    """End a child that outlived the updater that started it. Returns whether there was one."""
-    record = child_record(layout)
-    child = Identity.parse(read_fields(record))
-    if child is None or not child.alive():
+    """End what keeps the lock of an updater that died: its child, and what that has started. Returns whether there was any.
+
+    A child dies with its parent where the system can tie it to that, but what it has started does not. The number of its
+    session is nobody else's as long as any of them lives, and who in it has our lock has it by inheritance.
+    """
+    child = Identity.parse(read_fields(child_record(layout)))
+    if child is None or child.boot != boot_id():
         return False
-    end_session(child.pid)
-    record.unlink(missing_ok=True)
-    return True
+    from updater import strangers
+
+    lived = child.alive()
+    if lived:
+        end_session(child.pid)
+    heirs = [it.pid for it in strangers.holding(layout) if _session(it.pid) == child.pid]
+    for pid in heirs:
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
+    return lived or bool(heirs)
+
+
+def _session(pid: int) -> int | None:
+    with contextlib.suppress(OSError):
+        return os.getsid(pid)
+    return None

@@ -55,7 +55,7 @@ def parse_history(text: str) -> tuple[list[Json], list[str]]:
     records, damaged = [], []
     with contextlib.suppress(ValueError, RecursionError):  # somebody may have laid out the array anew
         found = json.loads(text)
-        if isinstance(found, list) and all(isinstance(it, dict) for it in found):
+        if isinstance(found, list) and all(map(_is_record, found)):
             return found, []
     for line in text.splitlines():
         body = line.strip().rstrip(",").strip()
@@ -64,11 +64,19 @@ def parse_history(text: str) -> tuple[list[Json], list[str]]:
         record: object = None
         with contextlib.suppress(ValueError, RecursionError):
             record = json.loads(body.removeprefix("[").removesuffix("]") if body[0] == "[" else body)
-        if isinstance(record, dict):
+        if isinstance(record, dict) and _is_record(record):
             records.append(record)
         else:
             damaged.append(line)
     return records, damaged
+
+
+def _is_record(found: object) -> bool:
+    """Whether it can be shown: other programs, and people, write here as well."""
+    forms = {"error": dict, "configuration": dict, "phases": list, "warnings": list}
+    return isinstance(found, dict) and all(
+        found.get(key) is None or isinstance(found[key], form) for key, form in forms.items()
+    )
 
 
 def format_history(records: list[Json]) -> str:
@@ -122,6 +130,8 @@ def log(layout: Layout, text: str, *, error: bool = False) -> None:
     """One line in ``update.log``, and in ``errors.log`` too if it is one. Never fails: a log decides nothing."""
     for path in (layout.update_log, layout.errors_log) if error else (layout.update_log,):
         with contextlib.suppress(OSError):
+            if path.exists() and not path.is_file():
+                continue  # opening a pipe would wait for ever
             if path.exists() and path.stat().st_size > LOG_KEPT:
                 path.replace(path.with_name(f"{path.name}.1"))
             with path.open("a", encoding="utf-8", errors="backslashreplace") as file:

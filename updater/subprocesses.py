@@ -9,18 +9,18 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from updater import durable, piping
-from updater.piping import Finished
+from updater import durable
 
 if TYPE_CHECKING:
     import subprocess
+
+    from updater.piping import Finished
 
 
 @functools.cache
@@ -28,7 +28,7 @@ def boot_id() -> str:
     """Identifies this boot of the machine; empty where the system has no such thing."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
-            return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+            return Path("/proc/sys/kernel/random/boot_id").read_bytes().decode().strip()
         return ""
     import subprocess
 
@@ -98,6 +98,12 @@ class Identity(NamedTuple):
     def alive(self) -> bool:
         return self.boot == boot_id() and start_time(self.pid) == self.start
 
+    def age(self) -> float | None:
+        """Seconds since it started, by a clock that never jumps; None where the system has no such thing."""
+        if sys.platform != "linux" or not self.start.isdigit():
+            return None
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - int(self.start) / os.sysconf("SC_CLK_TCK")
+
     def permitted(self) -> bool:
         """Whether we may signal it: not if it runs as another user."""
         try:
@@ -137,6 +143,7 @@ def as_lines(fields: Mapping[str, object]) -> str:
 
 def _die_with_parent(parent: int) -> Callable[[], None]:
     import ctypes
+    import signal
 
     libc = ctypes.CDLL(None)
 
@@ -173,6 +180,8 @@ def run(
     """
     import subprocess
 
+    from updater import piping
+
     arrange = _die_with_parent(os.getpid()) if sys.platform == "linux" else None
     with contextlib.ExitStack() as stack:
         fed = None if feed is None else stack.enter_context(contextlib.closing(piping.Feed(feed)))
@@ -200,7 +209,26 @@ def _end(child: subprocess.Popen[bytes], record: Path | None) -> None:
         record.unlink(missing_ok=True)
 
 
+def let_children_hear() -> None:
+    """Have what we start hear the signals that we were started to ignore (``nohup``, ``&`` in a script).
+
+    An ignored signal stays ignored in what is started, whose polite signal it may be; one with a handler does not.
+    """
+    import signal
+
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            with contextlib.suppress(ValueError):  # not the main thread
+                signal.signal(number, _ignore)
+
+
+def _ignore(_number: int, _frame: object) -> None:
+    pass
+
+
 def end_session(leader: int) -> None:
     """Kill every process of a session that we started, its leader too, at once."""
+    import signal
+
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(leader, signal.SIGKILL)

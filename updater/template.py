@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 
-from updater.configfile import DUMP, PROBE, PROCESS, SECTIONS, Key
+from updater.configkeys import DUMP, PROBE, PROCESS, SECTIONS, Key
+from updater.durable import encodable
 
 
 def render(*, name: str, repository: str | None = None, directory: str | None = None) -> str:
     """A complete, commented ``updater.toml`` for an application. Keys that keep their default are commented out."""
-    given = {("app", "name"): f'"{name}"'}
+    given = {("app", "name"): _quoted(name)}
     if directory is not None:
         given |= {("source", "type"): '"directory"', ("source", "path"): _quoted(directory)}
     if repository is not None:
-        given[("source", "repository")] = f'"{repository}"'
+        given[("source", "repository")] = _quoted(repository)
     parts = [
         "# The configuration of this root. A line that starts with # shows a default or an example.\n"
         "# `updater preflight` checks it."
@@ -30,8 +32,8 @@ def render(*, name: str, repository: str | None = None, directory: str | None = 
 
 
 def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
+    """A basic string of TOML, which but for one character is a string of JSON."""
+    return json.dumps(encodable(text), ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _key(key: Key, value: str | None) -> str:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 MAX_NAME = 100
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+@-]*")
-_TAG = re.compile(r"(?:(?!v?[0-9])[^/_@-]+[/_@-]+)*v?([0-9].*)", re.IGNORECASE)
+_TAG = re.compile(r"((?:(?!v?[0-9])[^/_@-]+[/_@-]+)*)v?([0-9].*)", re.IGNORECASE)
 """Words in front, none of which looks like a version itself, then the version with all that follows it."""
 _BEGINNING = re.compile(
     r"(?:[0-9]+!)?[0-9]+(?:\.[0-9]+)*"
@@ -29,8 +29,14 @@ _BEGINNING = re.compile(
 )
 """The part of a text that is a version by PEP 440, up to its first word that is not."""
 _WORDS = re.compile(r"[a-z0-9]+")
-_EARLY = frozenset(["canary", "edge", "experimental", "next", "nightly", "snapshot", "unstable"])
-"""Words that PEP 440 does not know and that nobody gives to a finished release."""
+_EARLY = frozenset(
+    ["daily", "draft", "experimental", "insiders", "milestone", "nightly", "prerelease", "snapshot", "unstable", "wip"]
+)  # fmt: skip
+"""Words that PEP 440 does not know and that nobody gives to a finished release, nor to a program."""
+_EARLY_OR_NAME = frozenset(
+    ["alpha", "beta", "canary", "dev", "devel", "edge", "next", "pre", "preview", "rc"]
+)
+"""Words of that kind that are names of programs as well (``edge-tts-1.4.0``): in front of a version only the last counts."""
 
 
 def release_name(tag: str) -> str:
@@ -42,10 +48,19 @@ def release_name(tag: str) -> str:
         UsageError: the tag cannot be a name.
     """
     name = tag.replace("/", "-")
-    if not _NAME.fullmatch(name) or len(name) > MAX_NAME or name.endswith((".good", ".bad", ".pinned")):
+    # An address is asked without its `.` and `..`: for v1/../main the source would answer with a branch. No tag of Git has those.
+    dots = not {"", ".", ".."}.isdisjoint(tag.split("/"))
+    if (
+        dots
+        or not _NAME.fullmatch(name)
+        or len(name) > MAX_NAME
+        or name.endswith((".good", ".bad", ".pinned"))
+    ):
         raise UsageError(
             f"the tag {tag!r} cannot be the name of a release",
-            details=["it must begin with a letter or digit, then letters, digits, and . _ + @ - / only"],
+            details=[
+                "it must begin with a letter or digit, then letters, digits, and . _ + @ - / only; no part of it is . or .."
+            ],
             state="Nothing was changed.",
             advice="publish the release under another tag.",
         )
@@ -58,17 +73,39 @@ def version_of(tag: str) -> Version | None:
     What follows a version and is none of PEP 440's words makes it a later one (``v1.4.0-hotfix-1`` is 1.4.0+hotfix.1), but
     for words like ``nightly``.
     """
-    match = _TAG.fullmatch(tag) if len(tag) <= MAX_NAME else None
-    beginning = _BEGINNING.match(match[1]) if match else None
+    match = _matched(tag)
+    beginning = _BEGINNING.match(match[2]) if match else None
     if match is None or beginning is None:
         return None
-    rest = _WORDS.findall(match[1][beginning.end() :].lower())
-    early = not _EARLY.isdisjoint(rest)
-    if not early and (whole := _version(match[1])):
+    rest = _WORDS.findall(match[2][beginning.end() :].lower())
+    early = not (_EARLY | _EARLY_OR_NAME).isdisjoint(map(_bare, rest))
+    if not early and (whole := _version(match[2])):
         return whole
     found = _version(beginning[0])
     before = ".dev0" if early and found and not found.is_prerelease else ""
     return _version(f"{beginning[0]}{before}{'+' if rest else ''}{'.'.join(rest)}")
+
+
+def is_prerelease(tag: str) -> bool:
+    """Whether a tag says so itself: by its version, or by a word in front of it (``nightly-2024-01-01``), or by a word alone."""
+    version, match = version_of(tag), _matched(tag)
+    if version is not None and version.is_prerelease:
+        return True
+    front = match[1] if match else tag
+    words = [_bare(word) for word in _WORDS.findall(front.lower())]
+    named = front.endswith("@")  # of a package: next@1.4.0
+    return not _EARLY.isdisjoint(words[:-1] if named else words) or (
+        not named and words[-1:] != [] and words[-1] in _EARLY_OR_NAME
+    )
+
+
+def _matched(tag: str) -> re.Match[str] | None:
+    return _TAG.fullmatch(tag) if len(tag) <= MAX_NAME else None
+
+
+def _bare(word: str) -> str:
+    """A word without its number: ``unstable1``."""
+    return word.strip("0123456789")
 
 
 def _version(text: str) -> Version | None:
@@ -107,15 +144,14 @@ def _when(it: Published) -> float:
 def in_channel(it: Published, channel: str) -> bool:
     """Whether a release counts in a channel. Drafts never do; ``prerelease`` has the stable ones as well.
 
-    The publisher's flag decides what a prerelease is, as on GitHub's own page; a stable release whose tag is a
-    pre-release version (``v2.0.0rc1``) is one too: the flag is easily forgotten.
+    The publisher's flag decides what a prerelease is, as on GitHub's own page; a stable release whose tag says
+    that it is one (``v2.0.0rc1``, ``nightly-2024-01-01``) is one too: the flag is easily forgotten.
     """
     if it.draft:
         return False
     if channel == "prerelease":
         return True
-    version = version_of(it.tag)
-    return not it.prerelease and not (version is not None and version.is_prerelease)
+    return not it.prerelease and not is_prerelease(it.tag)
 
 
 def newest(published: Sequence[Published], channel: str) -> Published | None:

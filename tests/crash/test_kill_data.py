@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sqlite3
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.crash.test_kill import chosen, count, run
+from tests.crash.test_kill import came, chosen, count, run
 from tests.integration.test_migration import (
     ALTER,
     MIGRATE,
@@ -20,17 +22,10 @@ from tests.integration.test_migration import (
     whats,
     with_trades,
 )
-from tests.site import SERVE, Site
+from tests.integration.test_ways_out import holder_pid
+from tests.site import SERVE, Site, eventually
 
 CALLS = ("rename", "fsync", "replace", "unlink")
-
-
-def came(status: int, said: str, number: int) -> bool:
-    """Whether the kill came. Rounds differ by a few calls; one that had fewer must have run through to its own end."""
-    if status == -signal.SIGKILL:
-        return True
-    assert status in (0, 4) and int(said.rpartition("calls ")[2]) < number, f"{number}: {said}"
-    return False
 
 
 def insert(site: Site, what: str) -> None:
@@ -42,13 +37,28 @@ def state(site: Site) -> tuple[list[str], str]:
     return whats(database(site)), (site.layout.shared / "data" / "state.json").read_text()
 
 
+def server(site: Site) -> Path:
+    """What stands for a database that lies elsewhere and is kept by dumps."""
+    return site.place / "server"
+
+
+DUMPED = """
+[backup.dumps.server]
+dump = ["cat", "{place}"]
+restore = ["sh", "-c", 'cat > "$0.new" && mv "$0.new" "$0"; while [ -e "$0.slow" ]; do sleep 0.1; done', "{place}"]
+"""
+
+
 @pytest.mark.parametrize("call", CALLS)
 def test_killed_while_it_restores(site: Site, call: str) -> None:
     with_trades(site)
+    site.configure(extra=DUMPED.format(place=server(site)))
+    server(site).write_text("old")
     made = site.updater("--json", "backup", "create", "--label", "the old state").json["id"]
     insert(site, "second")
     (site.layout.shared / "data" / "state.json").write_text("later")
     (site.layout.shared / "data" / "extra.json").write_text("extra")
+    server(site).write_text("later")
     later, old = state(site), (["first"], "old")
     request: dict[str, Any] = {"kind": "restore", "wanted": made}
     total = count(site, call, request)
@@ -65,6 +75,9 @@ def test_killed_while_it_restores(site: Site, call: str) -> None:
         here = state(site)
         assert here in (later, old), f"{call} {number}: neither the one nor the other: {here}"
         assert (site.layout.shared / "data" / "extra.json").exists() == (here == later)
+        assert server(site).read_text() == here[1], (
+            f"{call} {number}: the dump is of another state than the files"
+        )
         last = site.history()[-1]
         if last["restored"] == made:  # else it was killed before it had begun
             assert (last["outcome"] == "succeeded") == (here == old), (
@@ -79,6 +92,29 @@ def test_killed_while_it_restores(site: Site, call: str) -> None:
             kept = last["backup"]
         assert kept in names, f"{call} {number}: the state from before is in no backup"
     assert kills >= len(chosen(total)) - 1
+
+
+def test_killed_while_a_dump_is_put_back(site: Site) -> None:
+    """In the middle of a command that is not ours: the dump from just before is put back in its place."""
+    with_trades(site)
+    site.configure(extra=DUMPED.format(place=server(site)))
+    server(site).write_text("old")
+    made = site.updater("--json", "backup", "create").json["id"]
+    server(site).write_text("later")
+    insert(site, "second")
+    slow = site.place / "server.slow"
+    slow.touch()
+    running = site.start("backup", "restore", made, "--yes")
+    eventually(lambda: server(site).read_text() == "old", "the dump is put back")
+    os.kill(holder_pid(site), signal.SIGKILL)
+    running.communicate(timeout=60)
+    slow.unlink()
+    done = site.updater("recover")
+    assert done.code in (0, 4), done.text
+    assert server(site).read_text() == "later" and whats(database(site)) == ["first", "second"]
+    assert site.history()[-1]["outcome"] == "rolled-back" and site.history()[-1]["recovered"]
+    site.runs("v1.0.0")
+    nothing_left(site)
 
 
 @pytest.mark.parametrize("call", CALLS)

@@ -31,11 +31,11 @@ def test_a_launcher_without_its_pid_file_is_ended_by_the_recovery(site: Site) ->
     running = site.start("activate", "v1.1.0")
     eventually(reached.exists, "the launcher is before its pid file")
     assert not site.layout.pid_file("web").exists()
-    (left,) = [it for it in site.processes() if "launchers/v1.1.0" in " ".join(it.cmdline())]
+    (left,) = site.running("launchers/v1.1.0")
     os.kill(holder_pid(site), signal.SIGKILL)
     running.communicate(timeout=60)
     done = site.updater("pin", "v1.0.0")
     assert done.code == 0, done.text
     site.runs("v1.0.0")
     assert Identity.of(left.pid) is None
-    assert len([it for it in site.processes() if "serve.py" in it.cmdline()]) == 1
+    assert len(site.running("serve.py")) == 1

@@ -22,12 +22,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.site import Site
+from tests.site import UPDATER, Site
+from updater import durable
 from updater.backups import catalogue, create, reading, unpacking
 from updater.backups.catalogue import Backup
 from updater.config import BackupConfig, Config
 from updater.errors import BackupDamaged, BackupFailed, Cancelled
 from updater.layout import Layout
+from updater.preflight import data as checks
+from updater.preflight.plan import Plan
 
 PARTS = ("config", "data", "logs")
 MEGABYTE = 1024**2
@@ -79,7 +82,7 @@ def restored(made: Backup, into: Path) -> Path:
     return into
 
 
-def by_shell(made: Backup, into: Path) -> Path:
+def by_shell(made: Backup, into: Path, *prefix: str) -> Path:
     """The commands of docs/format.md, literally."""
     document = Path(__file__).parents[2] / "docs" / "format.md"
     found = re.search(r"```sh\n(unpack\(\) \{.*?)```", document.read_text(), re.S)
@@ -87,7 +90,7 @@ def by_shell(made: Backup, into: Path) -> Path:
     shutil.rmtree(into, ignore_errors=True)
     into.mkdir()
     text = found[1] + "".join(f'\nunpack {part} "$1"' for part in PARTS)
-    subprocess.run(["sh", "-eu", "-c", text, "sh", str(into)], cwd=made.directory, check=True)
+    subprocess.run([*prefix, "sh", "-eu", "-c", text, "sh", str(into)], cwd=made.directory, check=True)
     return into
 
 
@@ -149,6 +152,47 @@ def test_what_was_there_comes_out_again_by_python_and_by_shell(
                 name: (*it[:2], None, *it[3:]) if it[0] == "file" else it for name, it in before.items()
             }
             catalogue.remove(layout, made.id)
+
+
+def without_privileges() -> list[str]:
+    """What to put before a command to have it bound by modes, as it is for everybody but root."""
+    if os.geteuid() != 0:
+        return []
+    if not (found := shutil.which("setpriv")):
+        pytest.skip("NOT TESTED: root without setpriv")
+    return [found, "--bounding-set=-dac_override"]
+
+
+def test_what_is_only_to_be_read_comes_out_again_for_an_ordinary_user(layout: Layout) -> None:
+    """A file and a directory that nobody may write to, changed since the whole archive was written."""
+    data = layout.shared / "data"
+    (data / "big").write_bytes(os.urandom(3 * MEGABYTE))
+    (data / "models").mkdir()
+    for number in range(2):
+        data.chmod(0o755)
+        (data / "models").chmod(0o755)
+        (data / "models" / str(number)).write_text("new")
+        for place, mode in ((data / "key", 0o400), (data / "models" / "weights", 0o444)):
+            place.touch()
+            place.chmod(0o600)
+            place.write_bytes(bytes([number]) + b"as it was" * 20_000)
+            place.chmod(mode)
+        (data / "models").chmod(0o555)
+        data.chmod(0o555)
+        made = backup(layout)
+    assert made.manifest.parts["data"].delta
+    out, prefix, before = layout.root / "out", without_privileges(), snapshot(data)
+    layout.config.write_text('[source]\nrepository = "owner/app"\n')
+    command = [str(UPDATER), "--root", str(layout.root), "backup", "restore", made.id]
+    subprocess.run([*prefix, *command, "--to", str(out)], check=True)
+    assert snapshot(out / "data") == before
+    durable.remove_tree(data / "models" if os.geteuid() == 0 else data)
+    subprocess.run([*prefix, *command, "--yes"], check=True)
+    assert snapshot(data) == before, "in its place as well"
+    seen = snapshot(by_shell(made, layout.root / "shell", *prefix) / "data", dates=False)
+    assert {**seen, "models": before["models"]} == {
+        name: (*it[:2], None, *it[3:]) if it[0] == "file" else it for name, it in before.items()
+    }
 
 
 def make_database(path: Path, rows: int = 20_000) -> None:
@@ -263,6 +307,21 @@ def test_a_database_whose_header_is_gone_is_missed(layout: Layout) -> None:
         backup(layout, databases=("data/trades.db",))
     (layout.shared / "data" / "trades.db").unlink()
     assert "is not there" in backup(layout, databases=("data/trades.db",)).manifest.warnings[0]
+
+
+def test_a_database_that_nobody_named_is_missed_when_its_header_is_gone(layout: Layout) -> None:
+    """It is known from the backup before; as a plain file it would take the place of the sound ones, backup by backup."""
+    database = layout.shared / "data" / "trades.db"
+    make_database(database, 10)
+    backup(layout)
+    database.write_bytes(b"\0" * 100 + database.read_bytes()[100:])
+    with pytest.raises(BackupFailed, match=r"data/trades\.db was a SQLite database in the last backup"):
+        backup(layout)
+    finding = checks.databases(layout, Config(layout.config), Plan("v1.0.0", True, None))
+    assert finding.result == "failed" and "data/trades.db" in finding.summary
+    kept = create.create(layout, Config(layout.config), create.Making("by hand", accept_damaged=True))
+    assert "kept as it is" in kept.manifest.warnings[0]
+    assert backup(layout).manifest.warnings == (), "from now on it is a file like any other"
 
 
 def test_odd_things_in_shared_are_kept_or_told(layout: Layout, tmp_path: Path) -> None:
@@ -497,3 +556,29 @@ def test_long_records_of_updaters_own_keep_no_second_backup_from_being_made(layo
     made = backup(layout)
     assert made.manifest.parts["state"].delta is None
     reading.prove(made.directory)
+
+
+def test_a_look_that_a_prune_or_the_end_of_a_deployment_overtakes_still_tells(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was listed a moment ago may be gone, or elsewhere, when it is read."""
+    from updater import operations
+    from updater.backups import catalogue
+    from updater.deployment import journal
+    from updater.operations import backing, looking
+
+    site.deployed("v1.0.0")
+    for _ in range(2):
+        assert site.updater("backup", "create").code == 0
+    root = operations.open_root(site.root)
+    seen = catalogue.found(root.layout)
+    shutil.rmtree(seen[0].directory)
+    with monkeypatch.context() as patched:
+        patched.setattr(catalogue, "found", lambda _layout: seen)
+        assert [it["id"] for it in backing.listing(root)] == [seen[2].id, seen[1].id]
+    assert {it["state"] for it in backing.listing(root)} == {"ok"}
+
+    (path,) = journal.closed(site.layout)
+    places = iter([site.layout.journal / path.name, path])  # found there, and put away before it was read
+    monkeypatch.setattr(journal, "find", lambda _layout, _id: next(places))
+    assert looking.steps(site.layout, path.stem)[-1]["state"] == "done"

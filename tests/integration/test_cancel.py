@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,7 @@ def test_the_deployment_outlives_the_command_that_started_it(site: Site) -> None
 
 
 def test_an_interrupted_deployment_is_shown_and_recovered_by_the_next_command(site: Site) -> None:
+    """F47."""
     site.deployed("v1.0.0")
     site.publish("v1.1.0")
     site.configure(watch=60)
@@ -116,7 +118,25 @@ def test_an_interrupted_deployment_is_shown_and_recovered_by_the_next_command(si
     done = site.updater("recover")
     assert done.code == 0 and "rolled back; v1.0.0 is in service" in done.out, done.text
     site.runs("v1.0.0")
-    assert "phase watch" in json.dumps(site.history()[-1])
+    last = site.history()[-1]
+    assert "phase watch" in json.dumps(last) and "updater deploy v1.1.0" in last["error"]["advice"]
+    assert "was interrupted and rolled back" in last["error"]["message"], "the release is not to blame"
+    phases = {it["name"]: it["seconds"] for it in last["phases"]}
+    assert phases["probe"] > 0 and phases["watch"] is None and last["outage_seconds"] > phases["probe"]
+
+
+def test_what_was_stopped_counts_as_down_until_a_recovery_has_started_it(site: Site) -> None:
+    site.deployed("v1.0.0")
+    site.publish("v1.1.0", "mute")
+    running = site.start("deploy", "v1.1.0")
+    eventually(lambda: in_phase(site, "probe"), "phase probe")
+    owner = dict(line.split("=", 1) for line in site.layout.lock_owner.read_text().splitlines())
+    begun = time.monotonic()
+    os.kill(int(owner["pid"]), signal.SIGKILL)
+    running.communicate(timeout=60)
+    eventually(lambda: time.monotonic() > begun + 1, "some time goes by")
+    assert site.updater("recover").code == 0
+    assert site.history()[-1]["outage_seconds"] > 1
 
 
 @pytest.mark.parametrize("line", [0, 1, 2, -3, "cut"])
@@ -154,10 +174,10 @@ def test_unlock_ends_a_holder_that_does_not_get_on(site: Site) -> None:
     owner = dict(line.split("=", 1) for line in site.layout.lock_owner.read_text().splitlines())
     assert site.updater("unlock").code == 2, "nobody is there to be asked"
     os.kill(int(owner["pid"]), signal.SIGSTOP)
-    subprocess.run(["kill", "-CONT", owner["pid"]], check=True)
     site.configure(watch=0.1)
     assert site.updater("unlock", "--yes").code == 0
     running.communicate(timeout=60)
+    assert running.returncode == 130, "it could still undo what it did"
     site.runs("v1.0.0")
 
 
@@ -195,6 +215,11 @@ def test_a_full_disk_in_the_middle_ends_on_the_old_release(site: Site, tmp_path:
             (full.root / "filler").unlink()
             assert full.updater("deploy", "v1.2.0").code == 0
             full.runs("v1.2.0")
+            _fill(full.root / "filler")
+            refused = full.updater("deploy", "v1.1.0")
+            assert refused.code == 3 and "the disk is full" in refused.err and full.layout.ballast.exists()
+            done = full.updater("restart")
+            assert done.code == 0, done.text
         finally:
             full.end()
     finally:

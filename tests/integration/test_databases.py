@@ -16,7 +16,7 @@ import pytest
 
 from tests.databases import DOCUMENT, Postgres, example, mariadb, postgres, program, redis
 from tests.site import Site, eventually, free_port
-from updater import configfile
+from updater import configfile, configkeys
 from updater.backups import create, dumps
 from updater.backups.catalogue import Backup
 from updater.config import Config
@@ -135,6 +135,29 @@ def test_postgres_comes_back_as_it_was_at_one_moment_while_rows_were_committed(
     assert count(pg, "bot") == len(rows) + 1, "the sequence goes on where it was"
 
 
+def test_what_others_have_made_in_a_postgres_database_bars_no_restore(pg: Postgres, layout: Layout) -> None:
+    """An extension of a superuser, whose comment nobody else may set, and a view of another role."""
+    url = pg.database("bot")
+    if "citext" not in pg.sql("SELECT name FROM pg_available_extensions"):
+        pytest.skip("NOT TESTED: this PostgreSQL has no extensions")
+    pg.sql("CREATE EXTENSION citext; DROP ROLE IF EXISTS other; CREATE ROLE other LOGIN", "bot", user="admin")
+    pg.sql(
+        "CREATE TABLE trades (symbol citext); INSERT INTO trades VALUES ('BTC');"
+        "GRANT CREATE ON SCHEMA public TO other; GRANT SELECT ON trades TO other",
+        "bot",
+    )
+    pg.sql("CREATE VIEW theirs AS SELECT * FROM trades", "bot", user="other")
+    config = configured(layout, "PostgreSQL", DATABASE_URL=url)
+    made = backup(layout, config)
+    pg.sql("UPDATE trades SET symbol = 'ETH'", "bot")
+    dumps.load(layout, config, made.directory, ["postgres"])
+    assert pg.sql("SELECT symbol FROM trades WHERE symbol = 'btc'; SELECT * FROM theirs", "bot") == [
+        "BTC",
+        "BTC",
+    ]
+    pg.sql("DROP OWNED BY other; DROP ROLE other", "bot", user="admin")
+
+
 def test_a_postgres_restore_that_fails_changes_nothing(pg: Postgres, layout: Layout) -> None:
     url = pg.database("bot")
     pg.sql(SCHEMA + TRADE, "bot")
@@ -220,6 +243,22 @@ def test_redis_comes_back(layout: Layout) -> None:
         assert "role:master" in server.ask("info", "replication")
 
 
+def test_redis_takes_nothing_from_a_strange_server_on_the_spare_port(layout: Layout) -> None:
+    """Not its data in the place of ours, and it is not shut down either."""
+    with redis() as server, redis() as strange:
+        server.ask("set", "ours", "1")
+        strange.ask("set", "theirs", "1")
+        config = configured(
+            layout, "Redis and Valkey", REDIS_PORT=str(server.port), SPARE_PORT=str(strange.port)
+        )
+        made = backup(layout, config)
+        with pytest.raises(BackupFailed) as raised:
+            dumps.load(layout, config, made.directory, ["redis"])
+        assert "Address already in use" in raised.value.details[0]
+        assert (server.ask("keys", "*"), strange.ask("keys", "*")) == ("ours", "theirs")
+        assert "role:master" in server.ask("info", "replication")
+
+
 def test_a_redis_that_is_down_fails_the_backup(layout: Layout) -> None:
     program("redis-cli")
     config = configured(layout, "Redis and Valkey", REDIS_PORT=str(free_port()))
@@ -232,4 +271,4 @@ def test_the_shape_in_the_document_is_the_shape_of_the_configuration() -> None:
     found = re.search(r"```toml\n(\[backup\.dumps\.NAME\].*?)```", DOCUMENT.read_text(), re.S)
     assert found is not None
     keys = tomllib.loads(found[1])["backup"]["dumps"]["NAME"].keys()
-    assert keys == {key.name for key in configfile.DUMP}
+    assert keys == {key.name for key in configkeys.DUMP}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -44,21 +45,30 @@ def test_without_a_tag_the_newest_is_deployed_and_then_there_is_nothing_to_do(si
     ), "costs no quota"
 
 
+KILLED = """
+[gate]
+drain = ["sh", "-c", 'kill -9 $(sed -n s/^pid=//p "$UPDATER_ROOT/.updater/run/web.pid")']
+resume = ["true"]
+"""
+
+
 @pytest.mark.parametrize(
-    ("behaviour", "evidence"),
+    ("behaviour", "evidence", "meanwhile"),
     [
-        ("crash", "KeyError: 'exchange'"),
-        ("dies", "web exited with 7"),
-        ("sick", "answered 500"),
-        ("mute", "nobody listens there"),
+        ("crash", "KeyError: 'exchange'", ""),
+        ("crash", "KeyError: 'exchange'", KILLED),
+        ("dies", "web exited with 7", ""),
+        ("sick", "answered 500", ""),
+        ("mute", "nobody listens there", ""),
     ],
 )
 def test_a_release_that_does_not_work_is_rolled_back_with_its_reason(
-    site: Site, behaviour: str, evidence: str
+    site: Site, behaviour: str, evidence: str, meanwhile: str
 ) -> None:
-    """F29, F32, F49: crash at the start, death in the watch window, 500, silence."""
+    """F29, F32, F49: crash at the start, death in the watch window, 500, silence; also if the old one dies before its stop."""
     site.configure(watch=1.5, timeout=1.5)
     site.deployed("v1.0.0")
+    site.configure(extra=meanwhile)
     site.publish("v1.1.0", behaviour)
     done = site.updater("deploy", "v1.1.0")
     assert done.code == 4
@@ -122,7 +132,8 @@ def test_a_rollback_that_fails_too_says_so_and_what_to_do(site: Site) -> None:
     broken.write_text("crash\n")
     done = site.updater("deploy", "v1.1.0")
     assert done.code == 5
-    assert "so did the way back to v1.0.0" in done.err and "ln -sfn releases/v1.0.0 current" in done.err
+    assert "so did the way back to v1.0.0" in done.err
+    assert f"cd '{site.root}' && ln -sfn releases/v1.0.0 current" in done.err, "it can be pasted"
     assert site.current() == "v1.0.0"
     assert site.history()[-1]["outcome"] == "rollback-failed"
     site.is_clean()
@@ -205,7 +216,7 @@ def test_a_lost_pid_file_never_makes_a_second_process(site: Site, command: list[
         assert seen["processes"][0]["pid"] == pid and "pid file is lost" in seen["advice"][0]
         done = site.updater(*command)
         assert done.code == 0, done.text
-        living = [it.pid for it in site.processes() if "serve.py" in it.cmdline()]
+        living = [it.pid for it in site.running("serve.py")]
         if command[0] in ("stop", "force-stop"):
             assert living == []
         else:
@@ -218,14 +229,33 @@ def test_a_lost_pid_file_never_makes_a_second_process(site: Site, command: list[
 
 
 def test_a_damaged_release_and_a_damaged_history_are_told(site: Site) -> None:
+    """F36, F54."""
     site.deployed("v1.0.0", "v1.1.0")
     (site.layout.release("v1.0.0") / ".release" / "release.json").write_text("[]")
     site.layout.history.write_text("[\nrubbish\n]\n")
     assert "damaged" in site.updater("releases").out
     assert "1 damaged record" in site.updater("history").err
-    done = site.updater("activate", "v1.0.0")
-    assert done.code == 2 and "cannot be read" in done.text, done.text
+    for command in (("activate", "v1.0.0"), ("fetch", "v1.0.0"), ("verify", "v1.0.0")):
+        done = site.updater(*command)
+        assert done.code == 7 and "v1.0.0 is damaged" in done.text, done.text
+    done = site.updater("verify", "--all")
+    assert done.code == 7 and "v1.1.0: sound" in done.out and "unreadable: .release/release.json" in done.out
     site.runs("v1.1.0")
+    advice = re.findall(r"\((mv \S+ \S+)\) and install it anew: (updater fetch \S+);", done.out)
+    assert subprocess.run(advice[0][0].split(), cwd=site.root, check=False).returncode == 0
+    assert site.updater(*advice[0][1].split()[1:]).code == 0
+    assert site.updater("verify", "--all").code == 0
+
+
+def test_a_release_that_was_edited_is_not_said_to_be_installed(site: Site) -> None:
+    site.deployed("v1.0.0")
+    assert site.updater("fetch", "v1.0.0").code == 0
+    edited = site.layout.release("v1.0.0") / "behaviour"
+    edited.chmod(0o644)
+    edited.write_text("edited\n")
+    done = site.updater("fetch", "v1.0.0")
+    assert done.code == 7 and "changed: behaviour" in done.err, done.text
+    assert "updater rollback" in done.err, "the release in service is not to be removed"
 
 
 @pytest.mark.parametrize(
@@ -483,3 +513,55 @@ def test_a_root_that_cannot_be_written_is_told_and_nothing_changes(site: Site) -
     site.runs("v1.0.0")
     log.rmdir()
     assert site.updater("deploy", "v1.1.0").code == 0
+
+
+def test_the_updater_is_not_what_a_release_brings(site: Site) -> None:
+    """F34: a release that has a package of the same name, and commands that are given inside of it, change nothing about it."""
+    mine = {
+        f"{name}.py": "raise SystemExit('not this one')\n"
+        for name in ("updater", "click", "requests", "json")
+    }
+    site.publish("v1.0.0", files=mine)
+    assert site.updater("deploy").code == 0
+    site.publish("v1.1.0", files=mine)
+    outside, site.place = site.place, site.layout.release("v1.0.0")
+    try:
+        for words in (
+            ["deploy", "v1.1.0"],
+            ["status"],
+            ["rollback"],
+            ["backup", "create"],
+            ["verify", "--all"],
+        ):
+            done = site.updater(*words)
+            assert done.code == 0 and "not this one" not in done.text, done.text
+    finally:
+        site.place = outside
+    site.runs("v1.0.0")
+
+
+def test_the_history_tells_all_of_one_deployment(site: Site) -> None:
+    site.deployed("v1.0.0")
+    site.publish("v1.1.0", "crash")
+    site.environment |= {"UPDATER_ORIGIN": "schedule", "SUDO_USER": "alice"}
+    assert site.updater("deploy", "--reason", "nightly").code == 4
+    record = site.history()[-1]
+    assert (record["origin"], record["reason"], record["outcome"]) == ("schedule", "nightly", "rolled-back")
+    for name in ("latest", record["id"], record["id"][:-2]):
+        done = site.updater("history", name)
+        assert done.code == 0, done.text
+        for fact in (
+            "schedule",
+            "nightly",
+            record["digest"],
+            record["backup"],
+            "KeyError: 'exchange'",
+            "probe ",
+        ):
+            assert fact in done.out, fact
+        assert f"outage   {record['outage_seconds']:.1f} s" in done.out
+    if os.getuid() == 0:
+        assert record["user"] == "root (sudo by alice)"
+    assert site.updater("--json", "history", "latest").json == record
+    several, none = site.updater("history", "2"), site.updater("history", "no-such")
+    assert (several.code, none.code) == (2, 2) and "may be any of" in several.err

@@ -14,6 +14,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from updater.backups.catalogue import Backup
 from updater.config import BackupConfig, Config, DumpConfig, SourceConfig
 from updater.errors import BackupDamaged, BackupFailed, Cancelled, UsageError
 from updater.layout import Layout
-from updater.preflight import data
+from updater.preflight import data, space
 from updater.preflight.plan import Plan
 from updater.subprocesses import Identity
 
@@ -339,10 +340,11 @@ def test_preflight_misses_programs_and_counts_the_room_for_dumps(layout: Layout)
     assert found.result == "failed"
     assert found.summary == "not found: db: no-such-dump, for dump; db: no-such-check, for check"
 
-    how = config(layout, one("head -c 40000000 /dev/zero"))
-    assert "0 MB needed" in data.backup_space(layout, how, plan).summary
+    how = replace(config(layout, one("head -c 40000000 /dev/zero")), min_free=0)
+    plan = replace(plan, installed=True)
+    assert "69 MB needed" in space.Needs(layout, how, plan).bytes().summary
     create.create(layout, how, create.Making("by hand"))
-    assert "50 MB needed for the backup of 40 MB" in data.backup_space(layout, how, plan).summary
+    assert "119 MB needed" in space.Needs(layout, how, plan).bytes().summary
 
 
 def test_a_backup_of_before_there_were_dumps_is_read(layout: Layout) -> None:

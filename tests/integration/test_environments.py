@@ -17,14 +17,16 @@ import pytest
 
 from updater import environments
 from updater.config import EnvironmentConfig
-from updater.environments import requirements, tools
+from updater.environments import inspect, requirements, tools
 from updater.errors import Cancelled, EnvironmentFailed
 
 HERE = EnvironmentConfig(python=sys.executable)
 
 
-def wheel(folder: Path, name: str, version: str, code: str = "def main():\n    print('hello')\n") -> Path:
-    """A small wheel with a console script (binary distribution format, packaging.python.org)."""
+def wheel(
+    folder: Path, name: str, version: str, code: str = "def main():\n    print('hello')\n", **more: str
+) -> Path:
+    """A small wheel with a console script (binary distribution format, packaging.python.org). ``more``: other modules."""
     folder.mkdir(parents=True, exist_ok=True)
     info = f"{name}-{version}.dist-info"
     files = {
@@ -32,6 +34,7 @@ def wheel(folder: Path, name: str, version: str, code: str = "def main():\n    p
         f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         f"{info}/entry_points.txt": f"[console_scripts]\n{name} = {name}:main\n",
+        **{f"{module}.py": text for module, text in more.items()},
     }
     record = "".join(
         f"{path},sha256={base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b'=').decode()},{len(text)}\n"
@@ -107,6 +110,37 @@ def test_a_clone_is_its_own_and_its_donor_stays_as_it_was(tmp_path: Path) -> Non
     assert build(third, second, first).seconds < two.seconds
     mine, theirs = (path / ".venv" / "pyvenv.cfg" for path in (third, second))
     assert mine.stat().st_ino == theirs.stat().st_ino, "stored once"
+
+
+def test_a_package_that_goes_from_a_clone_takes_no_file_of_another_along(tmp_path: Path) -> None:
+    """Two packages that bring the same module, as opencv-python and opencv-python-headless do; the next release drops one."""
+    first = make(tmp_path / "v1", "hello==1.0\nother==1.0\n")
+    second = make(tmp_path / "v2", "hello==1.0\n")
+    for release in (first, second):
+        wheel(release / "wheels", "hello", "1.0", common="")
+        wheel(release / "wheels", "other", "1.0", common="")
+    build(first)
+    record = build(second, first)
+    assert says(second, ".venv/bin/python", "-c", "import common, hello; print(hello.VERSION)") == "1.0"
+    assert [name for name, _ in record.packages] == ["hello"] and record.cloned_from is None
+    assert inspect.damage_of(second) is None
+    assert inspect.damage_of(first) is None
+
+
+def test_a_rebuild_repairs_what_is_damaged_in_every_release_that_shares_it(tmp_path: Path) -> None:
+    """A card that loses bits changes neither size nor time of a file."""
+    first, second = (make(tmp_path / name, "hello==1.0\n", "1.0") for name in ("v1", "v2"))
+    build(first)
+    build(second, first)
+    module = next((second / ".venv").glob("lib/python*/site-packages/hello/__init__.py"))
+    before = module.stat()
+    with module.open("r+b") as file:
+        file.write(b"X")
+    os.utime(module, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert inspect.damage_of(first) and inspect.damage_of(second)
+    for release, other in ((second, first), (first, second)):
+        environments.rebuild(release, HERE, donors=[other])
+        assert inspect.damage_of(release) is None, release.name
 
 
 def test_an_edited_environment_does_not_spread(tmp_path: Path) -> None:
@@ -344,6 +378,13 @@ def test_a_library_inside_the_release_is_the_release_s_own(tmp_path: Path, files
         made.append(release)
 
 
+@pytest.mark.parametrize("text", ["[[[", "a = " + "[" * 5000, "[project]\nname = '\x00'"])
+def test_a_project_file_that_cannot_be_read_is_told(tmp_path: Path, text: str) -> None:
+    release = make(tmp_path / "v1", None, pyproject__toml=text)
+    with pytest.raises(EnvironmentFailed, match=r"pyproject\.toml in the release cannot be read"):
+        build(release)
+
+
 @pytest.mark.parametrize(
     "line",
     ["../mylib", "-e /srv/mylib", "mylib @ file:///srv/mylib", "-r ../other.txt", "~/mylib", "./${WHERE}"],
@@ -439,6 +480,22 @@ def test_a_rebuild_that_fails_puts_the_old_environment_back(tmp_path: Path) -> N
     assert environments.problem_of(release, record.as_json()) is None
 
 
+def test_a_rebuild_leaves_the_environment_in_place_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    release = make(tmp_path / "v1", "hello==1.0\n", "1.0")
+    build(release)
+    before, python = snapshot(release / ".venv"), str(release / ".venv" / "bin" / "python")
+    seen: list[str] = []
+    environments.rebuild(release, HERE, check=lambda: seen.append(says(release, python, "app.py")))
+    assert set(seen) == {"1.0"}
+    after = snapshot(release / ".venv")
+    changed = {name for name in before if before[name] != after.get(name)}
+    assert all(name.endswith(".pyc") for name in changed), "nothing else tells when or where it was built"
+    assert says(release, str(release / ".venv" / "bin" / "hello")) == "hello"
+    where = says(release, python, "-c", "import hello; print(hello.main.__code__.co_filename)")
+    assert where.startswith(str(release / ".venv")), "nor what is seen of those"
+    assert sorted(os.listdir(release / ".release")) == ["release.json", "venv.old"]
+
+
 def test_a_rebuild_killed_half_way_is_put_right(tmp_path: Path) -> None:
     release = make(tmp_path / "v1", "hello==1.0\n", "1.0")
     build(release)
@@ -467,6 +524,12 @@ def test_a_rebuild_killed_half_way_is_put_right(tmp_path: Path) -> None:
         ({"pyproject.toml": "[project]\ndependencies=['a']"}, "requirements", ("pyproject.toml",)),
         ({"pyproject.toml": "[tool.ruff]"}, "none", ()),
         ({"setup.py": ""}, "project", ()),
+        ({"pyproject.toml": "project = 3\ntool = 'x'"}, "none", ()),
+        (
+            {"pyproject.toml": "[project]\nrequires-python = 3\n[tool]\nuv = [1]\n[build-system]"},
+            "project",
+            (),
+        ),
     ],
 )
 def test_what_a_release_brings_is_found(

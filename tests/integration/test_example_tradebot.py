@@ -256,7 +256,7 @@ def test_a_good_version_passes_its_own_tests(unpack: Callable[[str], Release], v
     )
     done = subprocess.run(
         [release.python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"], cwd=release.place, env=release.env(),
-        capture_output=True, text=True, check=False, timeout=100,
+        capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
     assert re.search(r"^\d+ passed", done.stdout, re.M), done.stdout

@@ -132,7 +132,7 @@ def test_a_worker_without_its_marks_is_found_by_its_session(site: Site) -> None:
     site.configure(watch=0.1)
     assert site.updater("deploy").code == 0
     eventually(lambda: site.status()["processes"][0]["state"] == "died", "its leader died")
-    (worker,) = [it for it in site.processes() if "serve.py" in " ".join(it.cmdline())]
+    (worker,) = site.running("serve.py")
     assert site.updater("stop").code == 0
     assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
 
@@ -298,11 +298,18 @@ def test_an_interrupted_restart_says_what_runs_and_the_next_start_finishes_it(si
     assert site.updater("deploy", "v1.0.0").code == 0
     running = site.start("restart")
     eventually(lambda: asked(site), "it has its signal")
-    running.send_signal(signal.SIGINT)
+    running.send_signal(signal.SIGHUP)  # a closed terminal ends nothing
+    running.send_signal(signal.SIGTERM)
     _, err = running.communicate(timeout=60)
     assert running.returncode == 130 and "web is being stopped" in err and "updater start" in err
+    stopped_by_force_when_the_clock_was_wrong(site)
     assert site.updater("start").code == 0
     site.runs("v1.0.0")
+
+
+def stopped_by_force_when_the_clock_was_wrong(site: Site) -> None:
+    """A note from the future: it must not end every start until then."""
+    (site.layout.own / "force-stop").write_text("at=9999999999.0\ndeployment=\n")
 
 
 def test_a_deployment_waits_for_a_restart_that_is_still_asking_for_health(site: Site) -> None:

@@ -14,7 +14,8 @@ import pytest
 
 from examples.release_server import Fault, Release, ReleaseServer
 from tests.site import REPOSITORY, Site, tree
-from updater import artifacts, sources
+from updater import sources
+from updater.artifacts.unpack import unpack
 from updater.config import SourceConfig
 from updater.errors import DigestMismatch, SourceFailed
 from updater.releases.gitattributes import Attributes
@@ -67,7 +68,7 @@ def proof(server: ReleaseServer, place: Path, release: Release) -> str:
     port = sources.open_source(SourceConfig(repository=REPOSITORY, api_url=server.api_url), cache=None)
     artifact = port.artifact(port.find("v1.0.0"))
     with sources.resuming(port, artifact, max_size=2**30) as stream:
-        return prove(artifacts.unpack(stream, place / "unpacked"), artifact)
+        return prove(unpack(stream, place / "unpacked"), artifact)
 
 
 def tampered(release: Release, change: Callable[[dict[str, bytes]], object]) -> Release:
@@ -103,7 +104,7 @@ def tampered(release: Release, change: Callable[[dict[str, bytes]], object]) -> 
 def test_what_git_archive_changes_is_undone_and_proved(
     server: ReleaseServer, tmp_path: Path, attributes: str, says: str
 ) -> None:
-    """F39: the usual path must not be the one without a proof."""
+    """F39: the usual path must not be the one without a proof. F55: what is told is what was proved."""
     release = repository(tmp_path / "repo", {**FILES, ".gitattributes": attributes.encode()})
     found = proof(server, tmp_path, release)
     assert says in found and found.startswith(f"tree of commit {release.commit[:12]}")

@@ -1,9 +1,12 @@
-"""Migrations, and the rule by which data come back or stay when a release fails (design page, section 5; F13, F14)."""
+"""Migrations, and the rule by which data come back or stay when a release fails (design page, section 5; F06, F48)."""
 
 from __future__ import annotations
 
 import contextlib
+import re
+import shutil
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -122,14 +125,43 @@ def test_a_migration_that_fails_in_rehearsal_costs_nothing(site: Site, script: s
 def test_a_migration_that_fails_for_real_leaves_the_untouched_database(site: Site, end: str) -> None:
     with_trades(site)
     site.configure(extra=MIGRATE.replace("20", "3"))
-    site.publish("v1.1.0", files={"migrate.py": f"{ALTER}\nif 'UPDATER_REHEARSAL' not in os.environ: {end}"})
+    other = "open('data/state.json', 'w').write('half')"
+    fails = f"{ALTER}\nif 'UPDATER_REHEARSAL' not in os.environ:\n    {other}\n    {end}"
+    site.publish("v1.1.0", files={"migrate.py": fails})
     before = database(site).read_bytes()
     done = site.updater("deploy", "v1.1.0")
     assert done.code == 4 and "the migration" in done.err and "rolled back" in done.err, done.text
     assert database(site).read_bytes() == before, "it is the very file"
+    told = f"had also changed data/state.json in shared/: as before in {site.history()[-1]['backup']}"
+    assert told in done.err, done.text
     assert whats(database(site)) == ["first"]
     site.runs("v1.0.0")
     nothing_left(site)
+
+
+def test_what_a_migration_leaves_running_is_ended_and_keeps_no_lock(site: Site) -> None:
+    """F17: in a session of its own it would write to the database that the application uses next, and lock the root for ever."""
+    with_trades(site)
+    site.configure(extra=MIGRATE)
+    daemon = "if os.fork() == 0:\n    os.setsid()\n    os.execvp('sleep', ['sleep', '3600'])\n"
+    site.publish("v1.1.0", files={"migrate.py": ALTER + daemon})
+    done = site.updater("deploy", "v1.1.0")
+    assert done.code == 0, done.text
+    warned = [it for it in site.history()[-1]["warnings"] if "left something running" in it]
+    assert len(warned) == 2 and all("sleep 3600" in it for it in warned), "in rehearsal and for real"
+    assert not site.running("3600")
+    assert site.updater("stop").code == 0
+
+
+def test_a_migration_may_take_longer_than_the_application_to_become_healthy(site: Site) -> None:
+    """F30."""
+    with_trades(site)
+    site.configure(timeout=0.5, extra=MIGRATE)
+    site.publish("v1.1.0", files={"migrate.py": f"import time; time.sleep(1.5)\n{ALTER}"})
+    done = site.updater("deploy", "v1.1.0")
+    assert done.code == 0, done.text
+    phases = {it["name"]: it["seconds"] for it in site.history()[-1]["phases"]}
+    assert phases["migrate"] > 1.4 and "fee" in columns(database(site))
 
 
 def test_a_rehearsal_that_reaches_the_real_database_is_told(site: Site) -> None:
@@ -165,6 +197,34 @@ def test_a_release_that_changed_the_schema_wrote_and_failed_gives_the_data_back(
     nothing_left(site)
 
 
+def test_a_dump_from_the_stop_is_not_put_back_over_what_could_not_be_kept(site: Site) -> None:
+    """What the new release wrote to a database that cannot be dumped now is nowhere else."""
+    with_trades(site)
+    server = site.place / "server"
+    server.write_text("old")
+    dumped = f"""
+[backup.dumps.server]
+dump = ["sh", "-c", 'test ! -e "$0.down" && cat "$0"', "{server}"]
+restore = ["sh", "-c", 'cat > "$0"', "{server}"]
+"""
+    writes = f"open({str(server)!r}, 'w').write('by the new release'); open('{server}.down', 'w')\n"
+    site.configure(extra=MIGRATE + dumped, watch=3)
+    site.publish("v1.1.0", "dies", files={"migrate.py": ALTER, "serve.py": WRITES + writes + SERVE})
+    done = site.updater("deploy", "v1.1.0")
+    assert done.code == 5 and server.read_text() == "by the new release", done.text
+    assert "what v1.1.0 wrote to server could not be kept" in done.err
+    assert whats(database(site)) == ["first"], "the rest is back, and what was written is kept"
+    assert "--only dumps" in done.err and "it is not in the backup: the dump server" in done.text
+    site.runs("v1.0.0")
+    (site.place / "server.down").unlink()
+    told = re.search(r"updater backup restore (\S+) --only dumps", done.err)
+    assert told is not None
+    again = site.updater("backup", "restore", told[1], "--only", "dumps", "--yes")
+    assert again.code == 0 and server.read_text() == "old", again.text
+    newest = site.updater("--json", "backup", "list").json[0]
+    assert [it["name"] for it in newest["dumps"]] == ["server"], "what was written is kept first"
+
+
 @pytest.mark.parametrize("configured", [True, False], ids=["with a migration", "without"])
 def test_what_a_failed_release_wrote_stays_where_the_schema_did_not_change(
     site: Site, configured: bool
@@ -178,6 +238,66 @@ def test_what_a_failed_release_wrote_stays_where_the_schema_did_not_change(
     assert site.history()[-1]["data"]["schema"] == "unchanged"
     site.runs("v1.0.0")
     nothing_left(site)
+
+
+@pytest.mark.parametrize("configured", [True, False], ids=["by a command", "by itself at its start"])
+def test_what_a_failed_release_wrote_is_kept_aside_where_no_backup_of_it_can_be_made(
+    site: Site, configured: bool, mount: Callable[[str, Path | None], Path]
+) -> None:
+    """Nothing is ever overwritten that does not exist somewhere else: neither rows, nor other files, nor what is dumped."""
+    with_trades(site)
+    shutil.rmtree(site.layout.backups)
+    mount(str(site.layout.backups.relative_to(site.place)), None)
+    dump = 'dump = ["echo", "x"]\nrestore = ["sh", "-c", "cat > data/loaded"]\n'
+    site.configure(extra=(MIGRATE if configured else "") + f"[backup.dumps.other]\n{dump}", watch=3)
+    breaks = "import os, subprocess\nsubprocess.run(['mount', '-o', 'remount,ro', os.environ['UPDATER_SHARED'] + '/backups'], check=True)\n"
+    start = ("" if configured else ALTER) + WRITES + breaks
+    site.publish("v1.1.0", "dies", files={"migrate.py": ALTER, "serve.py": start + SERVE})
+    done = site.updater("deploy", "v1.1.0")
+    data = site.layout.shared / "data"
+    assert columns(database(site)) == ["id", "what"] and whats(database(site)) == ["first"], done.text
+    assert (data / "state.json").read_text() == "old" and not (data / "loaded").exists()
+    site.runs("v1.0.0")
+    kept = {}
+    for place in site.layout.shared.glob(".updater-kept-*"):
+        for line in (place / "PATHS").read_text().splitlines():
+            number, _, path = line.partition("  ")
+            moved = [it for name in ("old", "new") if (it := place / name / number).exists()]
+            kept |= {path: moved[0]} if moved else {}
+    assert whats(kept["data/trades.db"]) == ["first", "by the new release"], kept
+    assert kept["data/state.json"].read_text() == "new"
+    assert site.history()[-1]["data"]["aside"][0] in done.err, done.text
+    if configured:
+        assert done.code == 5 and "what v1.1.0 wrote to other could not be kept" in done.err, done.text
+        assert f"updater backup restore {site.history()[-1]['backup']}" in done.err
+    else:
+        assert done.code == 4, done.text
+
+
+def test_what_a_failed_release_wrote_is_kept_without_the_dump_that_cannot_be_made(site: Site) -> None:
+    """The rows are in a backup then; what is dumped stays as the failed release left it, and that is said."""
+    with_trades(site)
+    dump = 'dump = ["sh", "-c", "test ! -e data/broken && echo x"]\nrestore = ["sh", "-c", "cat > data/loaded"]\n'
+    site.configure(extra=f"{MIGRATE}[backup.dumps.other]\n{dump}", watch=3)
+    start = WRITES + "open('data/broken', 'w').close()\n"
+    site.publish("v1.1.0", "dies", files={"migrate.py": ALTER, "serve.py": start + SERVE})
+    done = site.updater("deploy", "v1.1.0")
+    assert done.code == 5 and "what v1.1.0 wrote to other could not be kept" in done.err, done.text
+    assert whats(database(site)) == ["first"] and not (site.layout.shared / "data" / "loaded").exists()
+    out = site.place / "kept"
+    assert site.updater("backup", "restore", site.history()[-1]["data"]["kept"], "--to", str(out)).code == 0
+    assert whats(out / "data" / "trades.db") == ["first", "by the new release"]
+    site.runs("v1.0.0")
+
+
+def test_it_is_not_said_that_nothing_was_lost_where_the_backup_does_not_hold_all(site: Site) -> None:
+    with_trades(site)
+    database(site).rename(site.place / "elsewhere.db")
+    database(site).symlink_to(site.place / "elsewhere.db")
+    site.publish("v1.1.0", "sick", files={"serve.py": ALTER + SERVE})
+    done = site.updater("deploy", "v1.1.0")
+    assert done.code == 4 and "leads out of shared/" in done.text, done.text
+    assert "Nothing was lost" not in done.err and "but for what its warnings tell" in done.err
 
 
 def test_going_back_runs_no_migration_and_a_broken_database_bars_no_rollback(site: Site) -> None:

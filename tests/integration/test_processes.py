@@ -87,6 +87,36 @@ def test_a_process_is_started_recorded_proved_and_stopped(layout: Layout) -> Non
     assert state.find(layout, "app") is None and not layout.pid_file("app").exists()
 
 
+def test_a_process_hears_its_polite_signal_whoever_started_updater(layout: Layout) -> None:
+    """A script's ``&`` ignores SIGINT, ``nohup`` and a deployment's worker SIGHUP; what is ignored is inherited."""
+    settings = config(layout, code=SLEEP, stop_signal="INT")
+    settings = replace(settings, processes={"app": replace(settings.processes["app"], stop_timeout=60)})
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)}
+    try:
+        (one,) = control.start(layout, settings, "v1")
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    eventually(lambda: "up" in state.last_lines(layout, "app"), "it sleeps")
+    begun = time.monotonic()
+    assert control.stop(layout, settings, ["app"]) == ["app"] and time.monotonic() - begun < 30
+    assert "KeyboardInterrupt" in layout.process_log("app").read_text()
+    assert psutil.pid_exists(one.identity.pid) is False
+
+
+def test_a_forced_stop_needs_no_writable_disk(
+    layout: Layout, mount: Callable[[str, Path | None], Path]
+) -> None:
+    control.start(layout, config(layout, code=SLEEP), "v1")
+    place = mount("read-only", layout.root)
+    subprocess.run(["mount", "-o", "remount,ro,bind", place], check=True)
+    assert control.force_stop(Layout(place)) == ["app"]
+    assert state.find(layout, "app") is None
+    with pytest.raises(PreflightFailed, match="Read-only") as refused, lock.hold(Layout(place), "stop"):
+        pass
+    assert "force-stop" in refused.value.as_text(), "what there is to do all the same"
+
+
 def test_a_process_started_through_the_link_is_found_out(layout: Layout) -> None:
     """F20: it would import the other release's modules after the swap."""
     layout.current.symlink_to("releases/v1")
@@ -318,6 +348,16 @@ def test_a_process_that_dies_at_once_leaves_its_reason(
     assert "last words" in raised.value.as_text() or command == ("no-such-program",)
 
 
+def test_a_process_that_goes_into_the_background_is_told_to_stay(layout: Layout) -> None:
+    fork = "import os\nif os.fork():\n    os._exit(0)\nos.setsid()\n"
+    settings = _patient(config(layout, code=fork + SLEEP))
+    with pytest.raises((ProcessFailed, HealthFailed), match="exited with 0") as raised:
+        control.start(layout, settings, "v1")
+        health.wait_healthy(layout, settings, "v1", ["app"])
+    assert "must stay in the foreground" in raised.value.as_text()
+    assert control.stop(layout, settings, ["app"]) == ["app"]
+
+
 def test_only_the_lines_since_the_last_start_are_evidence(layout: Layout) -> None:
     settings = _patient(config(layout, code="print('old', flush=True)\nraise SystemExit(1)"))
     for text in ("old", "new"):
@@ -386,6 +426,10 @@ def test_a_heartbeat_must_be_fresh_and_the_new_processs_own(layout: Layout) -> N
     assert "No such file" in ask(subject, ProbeConfig("file", path="none")).summary
     beat.write_text("new")
     assert ask(subject, ProbeConfig("file", path="beat", max_age=60)).ok
+    if sys.platform == "linux":  # the clock has been put back since the start
+        fields = {**read_fields(layout.pid_file("app")), "since": "2099-01-01T00:00:00Z"}
+        layout.pid_file("app").write_text(as_lines(fields))
+        assert ask(subject, ProbeConfig("file", path="beat", max_age=60)).ok
 
 
 def test_a_probe_that_is_not_required_only_warns(layout: Layout) -> None:

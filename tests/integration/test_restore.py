@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -11,6 +12,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,17 +22,22 @@ from hypothesis import strategies as st
 from tests.integration.test_backups import backup, make_root, snapshot
 from tests.integration.test_cancel import in_phase
 from tests.site import SERVE, Site, eventually
-from updater.backups import index, parts, reading, staging, swap
+from updater import durable
+from updater.backups import copying, create, index, parts, reading, sqlite, staging, swap
 from updater.backups.catalogue import Backup
-from updater.config import BackupConfig
-from updater.errors import BackupDamaged
+from updater.config import BackupConfig, Config
+from updater.deployment.cancel import Cancellation
+from updater.deployment.phases import data as data_phases
+from updater.deployment.phases import migrate
+from updater.deployment.transaction import Request
+from updater.errors import BackupDamaged, Busy
 from updater.layout import Layout
 
 NAMES = st.sampled_from(["a", "b", "c", "é", "\udcff", "new\nline"])
 CONTENT = st.one_of(
-    st.binary(max_size=40).map(lambda it: ("file", it)),
+    st.binary(max_size=40).filter(lambda it: not it.startswith(sqlite.MAGIC)).map(lambda it: ("file", it)),
     NAMES.map(lambda it: ("link", it)),
-    st.just(("directory", b"")),
+    st.sampled_from([("directory", b""), ("closed", b"")]),
 )
 TREES = st.dictionaries(st.lists(NAMES, min_size=1, max_size=3).map("/".join), CONTENT, max_size=8)
 
@@ -48,13 +55,13 @@ def plant(top: Path, tree: dict[str, Any]) -> None:
             elif kind == "link":
                 place.symlink_to(content)
             else:
-                place.mkdir()
+                place.mkdir(mode=0o555 if kind == "closed" else 0o755)
 
 
 def replant(top: Path, tree: dict[str, Any]) -> None:
     for entry in os.scandir(top):
         if entry.is_dir(follow_symlinks=False):
-            shutil.rmtree(entry.path)
+            durable.remove_tree(Path(entry.path))
         else:
             os.unlink(entry.path)
     plant(top, tree)
@@ -157,6 +164,58 @@ def test_a_directory_that_is_a_link_to_another_disk_stays_one(layout: Layout, tm
     staged(layout, made, BackupConfig()).put()
     swap.accept(layout)
     assert (layout.shared / "data").is_symlink() and (elsewhere / "a").read_bytes() == b"1"
+
+
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+def test_what_somebody_writes_between_the_copy_and_the_move_is_missed_and_comes_back(
+    layout: Layout, mode: str
+) -> None:
+    """A cron job, say, that came and went while the application was stopped: its row is in no backup."""
+    place, config = layout.shared / "data" / "trades.db", Config(layout.config)
+    with contextlib.closing(sqlite3.connect(place)) as cron:
+        cron.execute(f"PRAGMA journal_mode={mode}")
+        cron.execute("CREATE TABLE trades (what)")
+        cron.commit()
+        first = create.remembered(layout, config, create.Making("by hand"))
+        moving = staged(layout, first.backup, config.backup)
+        moved = moving.put()
+        assert swap.written_to(layout, moved, first.states) == []
+        swap.undo(layout)
+
+        second = create.remembered(layout, config, create.Making("top-up", since=first.recent()))
+        moving = staged(layout, first.backup, config.backup)
+        cron.execute("INSERT INTO trades VALUES ('of the cron job')")
+        cron.commit()
+        moved = moving.put()
+        assert swap.written_to(layout, moved, second.states) == ["data/trades.db"]
+    swap.undo(layout)
+    with contextlib.closing(sqlite3.connect(place)) as connection:
+        assert connection.execute("SELECT * FROM trades").fetchall() == [("of the cron job",)]
+
+
+def test_a_migration_is_not_run_on_a_copy_that_lacks_a_row(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, real = layout.shared / "data" / "trades.db", copying.copy
+    with contextlib.closing(sqlite3.connect(place)) as cron, cron:
+        cron.execute("CREATE TABLE trades (what)")
+
+    def copy(*words: Any, **more: Any) -> Any:
+        facts = real(*words, **more)
+        with contextlib.closing(sqlite3.connect(place)) as cron, cron:
+            cron.execute("INSERT INTO trades VALUES ('of the cron job')")
+        return facts
+
+    monkeypatch.setattr(copying, "copy", copy)
+    tx: Any = SimpleNamespace(
+        layout=layout, journal=SimpleNamespace(id="test"), cancel=Cancellation(),
+        request=Request("deploy", "v2"),
+    )  # fmt: skip
+    with pytest.raises(Busy, match=r"data/trades\.db: written to by another process"):
+        migrate._put_copies(tx, data_phases.databases(layout, BackupConfig()))
+    swap.undo(layout)
+    with contextlib.closing(sqlite3.connect(place)) as connection:
+        assert connection.execute("SELECT * FROM trades").fetchall() == [("of the cron job",)]
 
 
 def test_a_log_that_has_grown_is_not_cut_back_and_the_history_stays(layout: Layout) -> None:
@@ -300,6 +359,25 @@ def test_a_backup_of_another_root_is_refused_and_comes_by_force(site: Site, tmp_
     ).exists()
 
 
+def test_data_come_back_where_no_release_is_in_service_even_if_it_is_killed(site: Site) -> None:
+    """A move to a new machine: first the data, then the application."""
+    site.layout.config.write_text('[app]\nname = "app"\n[source]\nrepository = "owner/app"\n')
+    place = site.layout.shared / "data" / "state.json"
+    place.write_text("old")
+    made = site.updater("--json", "backup", "create").json["id"]
+    place.write_text("new")
+    done = site.updater("backup", "restore", made, "--yes")
+    assert done.code == 0 and "warning" not in done.text and place.read_text() == "old", done.text
+    assert site.layout.ballast.exists(), "what follows the commit was done"
+    (closed,) = (site.layout.journal / "closed").glob("*.jsonl")
+    lines = closed.read_bytes().splitlines(keepends=True)
+    before = [it for it in lines if b'"kind":"end"' not in it and not (b'"done"' in it and b'"commit"' in it)]
+    (site.layout.journal / closed.name).write_bytes(b"".join(before))
+    closed.unlink()
+    recovered = site.updater("recover")
+    assert recovered.code == 0 and site.history()[-1]["outcome"] == "succeeded", recovered.text
+
+
 def test_a_damaged_backup_is_refused_before_anything_stops(site: Site) -> None:
     with_trades(site)
     made = site.updater("--json", "backup", "create").json["id"]
@@ -310,6 +388,9 @@ def test_a_damaged_backup_is_refused_before_anything_stops(site: Site) -> None:
     archive.chmod(0o600)
     archive.write_bytes(raw)
     pid = site.status()["processes"][0]["pid"]
+    done = site.updater("backup", "restore", made, "--to", str(site.place / "out"))
+    assert done.code == 7 and "it is not whole" in done.err, done.text
+    assert sorted(it.name for it in site.place.glob("*out*")) == ["out"], "for who has nothing better"
     done = site.updater("backup", "restore", made, "--yes")
     assert done.code == 7 and made in done.err, done.text
     assert site.status()["processes"][0]["pid"] == pid and len(rows(site)) == 2
@@ -374,6 +455,14 @@ def test_a_dump_that_cannot_be_put_back_is_told_before_anything_stops(site: Site
     assert site.status()["processes"][0]["pid"] == pid
     assert site.updater("backup", "restore", made, "--only", "data", "--yes").code == 0
 
+    gone = '[backup.dumps.other]\ndump = ["sh", "-c", "echo gone >&2; exit 1"]\nrestore = ["cat"]\n'
+    site.configure(extra=gone)
+    done = site.updater("backup", "restore", made, "--yes")
+    assert done.code == 4 and f"{made} --to DIR --only dumps" in done.err, done.text
+    done = site.updater("backup", "restore", made, "--only", "data", "--yes")
+    assert done.code == 0, f"a server that is down bars nothing that it has no part in: {done.text}"
+    assert "it is not in the backup: the dump other could not be made: it exited with 1" in done.text
+
 
 def test_a_dump_comes_back_and_a_restore_that_fails_afterwards_brings_back_the_one_from_before(
     site: Site,
@@ -397,3 +486,28 @@ restore = ["sh", "-c", "cat >'{other}'; if test -e '{fails}'; then rm '{fails}';
     assert failed.code == 4 and "was undone" in failed.err, failed.text
     assert other.read_text() == "newest rows"
     site.runs("v1.0.0")
+
+
+def test_a_backup_of_a_newer_updater_is_told_as_such_and_stays(site: Site) -> None:
+    site.deployed("v1.0.0")
+    made = site.updater("--json", "backup", "create").json["id"]
+    place = site.layout.backups / made / "manifest.json"
+    told = json.loads(place.read_text()) | {"format": 2, "updater": "9.0.0"}
+    place.write_text(json.dumps(told))
+    for words in (
+        ["restore", made, "--yes"],
+        ["restore", made, "--to", str(site.place / "out")],
+        ["verify", made],
+        ["restore", "latest", "--yes"],
+        ["verify"],
+    ):
+        done = site.updater("backup", *words)
+        assert done.code == 7, done.text
+        assert "made by a newer updater 9.0.0 in format 2; this one reads format 1" in done.err
+        assert "update updater" in done.err and "the newest that can be read is backup_" in done.err
+    assert "made by a newer updater 9.0.0" in site.updater("backup", "list").out
+    every = site.updater("backup", "verify", "--all")
+    assert every.code == 7 and "newer updater" in every.text
+    assert site.updater("backup", "prune", "--keep", "1", "--yes").code == 0 and place.exists(), (
+        "it is not ours to remove"
+    )

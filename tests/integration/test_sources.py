@@ -20,9 +20,16 @@ from examples.release_server import Fault, Release, ReleaseServer
 from tests.site import REPOSITORY, Site
 from updater import sources, versions
 from updater.config import SourceConfig
-from updater.errors import AccessDenied, RateLimited, ReleaseNotFound, SourceFailed, UpdaterError
+from updater.errors import (
+    AccessDenied,
+    ContentChanged,
+    RateLimited,
+    ReleaseNotFound,
+    SourceFailed,
+    TooLarge,
+    UpdaterError,
+)
 from updater.sources import Source, resuming
-from updater.sources.resuming import ContentChanged, TooLarge
 
 BIG = bytes(range(256)) * 2000
 
@@ -95,6 +102,14 @@ def test_a_tag_without_a_release_and_one_that_does_not_exist(server: ReleaseServ
     with pytest.raises(ReleaseNotFound, match=r"no release and no tag v9") as raised:
         github.find("v9.0.0")
     assert "v0.9.0" in raised.value.details[0]
+
+
+def test_a_tag_cannot_lead_to_another_repository(server: ReleaseServer, github: Source) -> None:
+    """`..` in an address is resolved before it is sent, and the commits of forks can be had from each other."""
+    for tag in ("v1/../../../../attacker/app/commits/evil", "v1/./x", "v1//x", "..", "/v1"):
+        with pytest.raises(ReleaseNotFound, match="has no tag"):
+            github.find(tag)
+    assert [it.path for it in server.requests] == []
 
 
 def test_a_private_repository(server: ReleaseServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,6 +202,21 @@ def test_many_cuts_a_stall_and_a_server_that_ignores_range(server: ReleaseServer
     assert download(github, "v1.0.0") == whole
     server.faults[:] = [Fault("download", "cut", value=5000), Fault("download", "no-range", times=9)]
     assert download(github, "v1.0.0") == whole
+
+
+def test_a_cut_in_what_is_here_already_is_one_more_try(server: ReleaseServer, github: Source) -> None:
+    """A server that ignores Range sends what an earlier run has received already, and breaks off in it."""
+    publish(server, release("v1.0.0"))
+    whole = server.releases[0].tarball(REPOSITORY)
+    artifact = github.artifact(github.find("v1.0.0"))
+    with resuming(github, artifact, max_size=2**30) as stream:
+        validator = stream.validator
+    server.faults += [Fault("download", "no-range", times=2), Fault("download", "cut", value=len(whole) // 3)]
+    half = len(whole) // 2
+    with resuming(
+        github, artifact, offset=half, validator=validator, total=len(whole), max_size=2**30
+    ) as stream:
+        assert b"".join(iter(lambda: stream.read(65536), b"")) == whole[half:]
 
 
 def test_a_file_that_changes_in_between_is_never_put_together(server: ReleaseServer, github: Source) -> None:
@@ -344,7 +374,23 @@ def test_a_sum_beside_a_file_must_fit(site: Site, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "tag", ["../evil", "..", "/etc", "-rf", ".hidden", "a b", "a\nb", "", "x" * 200, "v1.good"]
+    "tag",
+    [
+        "../evil",
+        "..",
+        "/etc",
+        "-rf",
+        ".hidden",
+        "a b",
+        "a\nb",
+        "",
+        "x" * 200,
+        "v1.good",
+        "a/../../main",
+        "a/./b",
+        "a//b",
+        "a/",
+    ],
 )
 def test_a_tag_never_names_anything_outside(tag: str) -> None:
     with pytest.raises(UpdaterError):

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import http.server
 import json
+import os
+import signal
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +26,9 @@ from tests.integration.test_sources import (
     release,
     source,
 )
-from tests.site import REPOSITORY, Site
+from tests.site import REPOSITORY, Site, eventually
 from updater.config import SourceConfig
-from updater.errors import RateLimited, SourceFailed, VerificationFailed
+from updater.errors import AccessDenied, RateLimited, SourceFailed, VerificationFailed
 from updater.sources import ContentChanged, resuming
 from updater.sources.github import GitHubSource
 from updater.sources.http import Http
@@ -155,6 +161,40 @@ def test_a_file_of_sums_that_holds_none_proves_nothing(tmp_path: Path, text: str
         port.artifact(port.find("1.0.0"))
 
 
+@pytest.mark.parametrize("name", ["SHA256SUMS", "sha256sums.txt"])
+@pytest.mark.parametrize("text", [f"{'0' * 64}  app-0.9.0.tar.gz\n", f"{'0' * 64}\n", "", "nonsense\n"])
+def test_sums_that_do_not_list_a_file_are_no_missing_ones(tmp_path: Path, name: str, text: str) -> None:
+    """F39: somebody has put a file beside the published ones."""
+    path = artifact_file(tmp_path, "app-1.0.0.tar.gz", "1.0.0")
+    (tmp_path / name).write_text(text)
+    port = folder_source(tmp_path)
+    with pytest.raises(VerificationFailed, match=rf"{name} holds no SHA-256 of app-1\.0\.0") as raised:
+        port.artifact(port.find("1.0.0"))
+    assert f"sha256sum app-1.0.0.tar.gz >> {name}" in str(raised.value.advice)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    (tmp_path / "app-1.0.0.tar.gz.sha256").write_text(digest)
+    assert port.artifact(port.find("1.0.0")).checksum == digest, "it has one of its own"
+    (tmp_path / name).unlink()
+    (tmp_path / "app-1.0.0.tar.gz.sha256").unlink()
+    assert port.artifact(port.find("1.0.0")).checksum is None
+
+
+@pytest.mark.parametrize("kind", ["pipe", "dangling", "directory"])
+def test_sums_that_cannot_be_read_are_no_missing_ones(tmp_path: Path, kind: str) -> None:
+    """F39."""
+    artifact_file(tmp_path, "app-1.0.0.tar.gz", "1.0.0")
+    sums = tmp_path / "SHA256SUMS"
+    make = {
+        "pipe": lambda: os.mkfifo(sums),
+        "dangling": lambda: sums.symlink_to("gone"),
+        "directory": sums.mkdir,
+    }
+    make[kind]()
+    port = folder_source(tmp_path)
+    with pytest.raises(SourceFailed, match="SHA256SUMS is not a regular file"):
+        port.artifact(port.find("1.0.0"))
+
+
 @pytest.mark.parametrize(
     "line",
     ["{}", "{}  app-1.0.0.tar.gz", "{} *./dist/app-1.0.0.tar.gz", "SHA256 (out/app-1.0.0.tar.gz) = {}"],
@@ -238,6 +278,9 @@ def test_a_download_that_is_here_already_is_not_asked_for_again(site: Site) -> N
     asked = [it for it in site.server.requests if it.host == "download"]
     assert [it.status for it in asked] == [200, 200]
     assert site.updater("deploy", "v1.0.0").code == 0
+    assert list(site.layout.cache.glob("*.part"))
+    site.deployed("v1.2.0")
+    assert not [it for it in site.layout.cache.iterdir() if it.is_file()], "nor is it kept for ever"
 
 
 def test_a_range_behind_the_end_is_another_file(server: ReleaseServer, tmp_path: Path) -> None:
@@ -264,13 +307,65 @@ def test_what_is_no_archive_is_not_resumed(site: Site) -> None:
     assert site.updater("deploy", "v1.0.0").code == 0
 
 
+@pytest.mark.parametrize(
+    "proxy",
+    ["http:///PASSWORD", "http://user:PASSWORD@", "http://user:PASSWORD@:80", "user:PASSWORD@", "http://user:PASSWORD@host:port",
+     "http://user:PASSWORD@[::1", "http://user:PASSWORD@ho st", "ftp://user:PASSWORD@host", "socks5://user:PASSWORD@host:1"],
+)  # fmt: skip
 def test_a_proxy_that_is_no_address(
-    server: ReleaseServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: ReleaseServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proxy: str
 ) -> None:
     for name in ("HTTP_PROXY", "http_proxy"):
-        monkeypatch.setenv(name, "http:///PASSWORD")
+        monkeypatch.setenv(name, proxy)
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.setenv(name, "")
     with pytest.raises(SourceFailed, match="the proxy in the environment is no address") as raised:
         source(server, tmp_path).releases()
     assert "PASSWORD" not in raised.value.as_text()
+
+
+@contextlib.contextmanager
+def refusing(body: bytes, length: int) -> Iterator[tuple[str, list[str]]]:
+    """A source that answers 403 with a body, and goes on to say nothing until its length is reached. Yields its address
+    and the paths that were asked for."""
+    asked: list[str] = []
+    over = threading.Event()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(403)
+            self.send_header("Content-Length", str(length))
+            self.end_headers()
+            self.wfile.write(body)
+            self.wfile.flush()
+            asked.append(self.path)
+            if len(body) < length:
+                over.wait(60)
+
+        def log_message(self, *words: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", asked
+        over.set()
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    "body", [b"[]", b'"no"', b"7", b"null", b"{", b"\xff", b"[" * 50_000, b'{"message": ["\\ud800"]}', b""]
+)
+def test_an_explanation_that_is_none_is_no_harm(body: bytes) -> None:
+    with refusing(body, len(body)) as (url, _), pytest.raises(AccessDenied, match="access is denied"):
+        Http(SourceConfig(repository=REPOSITORY, api_url=url), None).json(f"{url}/x")
+
+
+def test_a_request_to_cancel_is_obeyed_while_a_refusal_is_read(site: Site) -> None:
+    """The source says no, and takes for ever to say why."""
+    with refusing(b"{", 1000) as (url, asked):
+        site.configure(source=f'repository = "{REPOSITORY}"\napi_url = "{url}"\nstall_timeout = 60')
+        running = site.start("deploy", "v1.0.0")
+        eventually(lambda: asked, "the source was asked")
+        running.send_signal(signal.SIGINT)
+        out, err = running.communicate(timeout=30)
+    assert running.returncode == 130, out + err

@@ -97,6 +97,26 @@ def test_a_recovery_that_fails_for_good_says_so_by_its_exit_code(site: Site) -> 
     ] == []
 
 
+def test_it_is_said_how_often_a_way_back_is_tried_again(site: Site) -> None:
+    interrupted(site)
+    python = site.layout.release("v1.0.0") / ".venv" / "bin" / "python"
+    there = os.readlink(python)
+    python.unlink()
+    for command, said in (
+        ("pin", "tried 2 times more, by the next command"),
+        ("recover", "tried once more, by the next command"),
+    ):
+        done = site.updater(*([command, "v1.0.0"] if command == "pin" else [command]))
+        assert done.code == 5 and said in done.err and "holds still now" not in done.err, done.err
+        assert "then `updater recover`" in done.err
+    done = site.updater("--json", "recover")
+    assert done.code == 5 and "holds still now and will not try again" in done.out, done.text
+    python.symlink_to(there)
+    assert site.updater("recover").out == "nothing to recover\n"
+    assert site.updater("activate", "v1.0.0").code == 0
+    site.runs("v1.0.0")
+
+
 def test_a_dangling_link_is_mended_by_the_next_deployment_even_if_that_fails(site: Site) -> None:
     site.deployed("v1.0.0", "v1.1.0")
     site.layout.current.unlink()
@@ -187,10 +207,11 @@ def test_a_typing_error_in_the_configuration_bars_no_way_out(site: Site) -> None
     ):
         done = site.updater(*command)
         assert done.code == 0 and "helth" in done.err, (command, done.text)
-    assert site.updater("start").code == 2
     assert site.updater("--json", "releases").json
-    site.layout.config.write_text(right)
     assert site.updater("start").code == 0
+    site.runs("v1.0.0")
+    site.layout.config.write_text(right)
+    assert site.updater("restart").code == 0
     site.runs("v1.0.0")
 
 
@@ -267,6 +288,13 @@ def test_a_reader_that_has_seen_enough_is_no_failure(site: Site) -> None:
         ["bash", "-o", "pipefail", "-c", text], env=site.env(), capture_output=True, text=True, check=False
     )
     assert done.returncode == 0 and done.stderr == "", done.stderr
+    site.publish("v1.1.0", "crash")
+    failing = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", f"'{site.command()[0]}' deploy | true"],
+        env=site.env(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert failing.returncode == 4 and "was rolled back" in failing.stderr, failing
+    site.runs("v1.0.0")
 
 
 def test_output_that_cannot_be_written_is_a_failure_without_a_traceback(site: Site, tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from updater.artifacts import Donor, Entry, Limits, Manifest, Unpacked, compare, unpack
+from updater.artifacts import Entry, Manifest, compare
+from updater.artifacts.unpack import Donor, Limits, Unpacked, unpack
 from updater.errors import HostileArchive, VerificationFailed
 
 Members = list[tuple[tarfile.TarInfo, bytes]]
@@ -68,6 +69,10 @@ HOSTILE: dict[str, Members] = {
         GOOD, member("app/d", kind=tarfile.DIRTYPE), member("app/d/up", kind=tarfile.SYMTYPE, link=".."),
         member("app/out", kind=tarfile.SYMTYPE, link="d/up/../.."),
     ],
+    "chain of symlinks that is one where case is ignored": [
+        GOOD, member("app/d/e/up", kind=tarfile.SYMTYPE, link="../.."), member("app/d/e/out", kind=tarfile.SYMTYPE, link="UP/.."),
+    ],
+    "symlink with an endless target": [GOOD, member("app/l", kind=tarfile.SYMTYPE, link="d/" * 700)],
     "symlink loop": [GOOD, member("app/a", kind=tarfile.SYMTYPE, link="b"), member("app/b", kind=tarfile.SYMTYPE, link="a")],
     "file through a symlink": [member("app/l", kind=tarfile.SYMTYPE, link="."), member("app/l/evil", b"x")],
     "symlink in place of a directory": [member("app/d/f", b"x"), member("app/d", kind=tarfile.SYMTYPE, link="..")],
@@ -117,7 +122,7 @@ def test_a_hostile_archive_is_refused_and_touches_nothing_outside(canary: Path, 
     before = neighbourhood(canary)
     with pytest.raises(HostileArchive) as raised:
         unpacked(gzip.compress(tar(HOSTILE[name], form)), canary / "into")
-    assert raised.value.exit_code == 7
+    assert raised.value.exit_code == 7 and raised.value.advice
     assert neighbourhood(canary) == before
     assert not Path("/tmp/evil").exists()
 
@@ -131,8 +136,10 @@ def test_a_hostile_archive_is_refused_and_touches_nothing_outside(canary: Path, 
             Limits(ratio=10, ratio_from=1000),
             [member("app/zeros", bytes(5_000_000)), member("app/more", bytes(5_000_000))],
         ),
+        (Limits(entries=10), [member("app/d", kind=tarfile.DIRTYPE)] * 20),
+        (Limits(total=30_000), [member("app/" + "d/" * 60 + str(n) * 60) for n in range(60)]),
     ],
-    ids=["entries", "size", "ratio"],
+    ids=["entries", "size", "ratio", "one directory again and again", "headers"],
 )
 def test_what_is_too_much_is_refused_early(canary: Path, limits: Limits, members: Members) -> None:
     with pytest.raises(HostileArchive, match="more than"):
@@ -233,7 +240,7 @@ def test_a_disk_that_takes_no_more_is_an_error_and_leaves_no_process(tmp_path: P
     code = """
 import errno, os, resource, signal, sys
 from pathlib import Path
-from updater.artifacts import unpack
+from updater.artifacts.unpack import unpack
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
 try:
@@ -408,6 +415,29 @@ def test_headers_that_announce_without_end_are_refused_before_they_fill_the_memo
     raw.seek(0)
     with pytest.raises(HostileArchive, match="announce"):
         unpack(raw, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("at", "field"),
+    [
+        (512 + 124, b"00000000089\0"),
+        (512 + 124, b"-0000001000\0"),
+        (512 + 124, b"+0000000000\0"),
+        (512 + 124, b"000000_0000\0"),
+        (512 + 124, b"\xff" * 12),
+        (1024 + 100, b"0000989\0"),
+        (1024 + 100, b"-000644\0"),
+    ],
+)
+def test_a_header_with_what_is_no_number_is_refused(tmp_path: Path, at: int, field: bytes) -> None:
+    """A size below nothing would lead back to a header that was read already, for ever."""
+    archive = bytearray(tar([member("d", kind=tarfile.DIRTYPE), member("g", kind=tarfile.XGLTYPE), GOOD]))
+    archive[at : at + len(field)] = field
+    header = at // 512 * 512
+    archive[header + 148 : header + 156] = b" " * 8
+    archive[header + 148 : header + 156] = b"%06o\0 " % sum(archive[header : header + 512])
+    with pytest.raises(VerificationFailed, match="no number"):
+        unpacked(bytes(archive), tmp_path / "into")
 
 
 def test_a_file_named_like_standard_input_is_checked_as_a_file() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from updater import configfile, template
+from updater import configfile, configkeys, template
 from updater.errors import ConfigError
 
 FILE = Path("/srv/app/updater.toml")
@@ -46,6 +46,15 @@ watch = 0
 [backup.dumps.postgres]
 dump = ["pg_dump"]
 restore = ["pg_restore"]
+[notify]
+urls = ["ntfy://topic"]
+urls_file = "notify.urls"
+events = ["needs-you"]
+[schedule]
+check_every = 3600
+update = true
+window = "22:30-04:00"
+days = ["sat", "sun"]
 """
 
 
@@ -61,6 +70,8 @@ def test_the_whole_of_it_is_understood() -> None:
     assert [probe.type for probe in bot.probes] == ["alive", "file"], "a dead process is never healthy"
     assert config.health.watch == 0.0
     dump = config.backup.dumps["postgres"]
+    assert config.notify.urls_file == Path("/srv/app/notify.urls") and config.notify.events == ("needs-you",)
+    assert config.schedule.window == (22 * 60 + 30, 4 * 60) and config.schedule.days == ("sat", "sun")
     assert (dump.name, dump.dump, dump.restore, dump.check) == ("postgres", ("pg_dump",), ("pg_restore",), ())
 
 
@@ -91,6 +102,16 @@ def test_the_whole_of_it_is_understood() -> None:
         ("[backup.dumps.postgres]", '[backup.dumps."../up"]', "'../up' cannot be the name of a dump"),
         ("[backup.dumps.postgres]", "[backup.dumps]", "updater.toml:32: backup.dumps.dump: must be a table"),
         ('dump = ["pg_dump"]\nrestore = ["pg_restore"]', "", "updater.toml:31: backup.dumps.postgres: dump is missing"),
+        ('urls = ["ntfy://topic"]\nurls_file = "notify.urls"', "", "updater.toml:36: notify.events: does nothing without urls"),
+        ('events = ["needs-you"]', 'events = ["need-you"]', "updater.toml:37: notify.events: must be one of 'available'"),
+        ("check_every = 3600", "check_every = 0.5", "schedule.check_every: must be 0 or between 1 and"),
+        ("check_every = 3600", "check_every = 0", "schedule.check_every: must not be 0 where update is true"),
+        ('window = "22:30-04:00"', "", "updater.toml:40: schedule.update: needs a window"),
+        ('window = "22:30-04:00"', 'window = "22:30"', "schedule.window: must be two different times of a day"),
+        ('window = "22:30-04:00"', 'window = "24:00-04:00"', "schedule.window: must be two different times of a day"),
+        ('window = "22:30-04:00"', 'window = "04:00-04:00"', "schedule.window: must be two different times of a day"),
+        ('days = ["sat", "sun"]', 'days = ["Saturday"]', "schedule.days: must be one of 'mon'"),
+        ('days = ["sat", "sun"]', "days = []", "schedule.days: must name a day"),
         ("[app]", "[app", "updater.toml: "),
     ],
 )  # fmt: skip
@@ -120,7 +141,7 @@ def test_a_missing_file_and_one_that_is_no_text(tmp_path: Path) -> None:
 def test_the_template_explains_every_key_and_is_itself_right() -> None:
     text = template.render(name="tradebot", repository="owner/tradebot")
     assert configfile.parse(text, FILE).source.repository == "owner/tradebot"
-    for keys in (*configfile.SECTIONS.values(), configfile.PROCESS, configfile.PROBE, configfile.DUMP):
+    for keys in (*configkeys.SECTIONS.values(), configkeys.PROCESS, configkeys.PROBE, configkeys.DUMP):
         for key in keys:
             assert f"{key.name} = " in text, key.name
 
@@ -140,7 +161,7 @@ def test_no_value_anywhere_makes_it_fall_over(value: object) -> None:
     import json
 
     text = json.dumps(value)
-    for section, keys in configfile.SECTIONS.items():
+    for section, keys in configkeys.SECTIONS.items():
         for key in keys:
             try:
                 configfile.parse(f"[{section}]\n{key.name} = {text}\n", FILE)

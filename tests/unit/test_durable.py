@@ -14,6 +14,7 @@ from updater import durable
 
 
 def test_a_write_replaces_the_whole_file_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    """F12."""
     path = tmp_path / "state"
     durable.write(path, "old and long")
     durable.write(path, b"new", mode=0o600)
@@ -56,7 +57,7 @@ def test_a_leftover_of_a_killed_swap_is_not_published_by_the_next(tmp_path: Path
 
 
 def test_readers_beside_swaps_always_see_one_of_the_two(tmp_path: Path) -> None:
-    """F22: the swap is atomic. (`bench/swap.py` does this 100,000 times.)"""
+    """F14, F22, F45: the swap is atomic, and what was there is renamed over, never removed first. (`bench/swap.py` does this 100,000 times.)"""
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "VERSION").write_text(name)
@@ -103,6 +104,7 @@ def test_removing_a_tree_never_follows_a_symlink(tmp_path: Path) -> None:
 
 
 def test_flushing_a_tree_raises_where_it_cannot(tmp_path: Path) -> None:
+    """F37: a seal over what is not on the disk would be a promise that a power cut breaks."""
     durable.flush_tree(tmp_path)
     with pytest.raises(OSError):
         durable.flush_tree(tmp_path / "missing")

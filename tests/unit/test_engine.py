@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from updater import lock, records
@@ -88,6 +88,7 @@ def test_phases_run_in_order_and_what_they_found_is_in_the_journal(tx: Transacti
     assert records.history(tx.layout)[-1]["outcome"] == "succeeded"
 
 
+@settings(deadline=None)
 @given(
     count=st.integers(1, 6),
     failing=st.integers(0, 5),
@@ -139,6 +140,21 @@ def test_a_failure_says_what_became_of_it(tx: Transaction, failure: Exception, c
     assert "v2" in text and says in text and "v1 is in service again" in text
     if isinstance(failure, HealthFailed):
         assert "dashboard answered 500" in text and "KeyError" in text, "the evidence is kept (F29)"
+
+
+def test_a_release_that_was_in_service_already_is_not_called_rolled_back(tx: Transaction) -> None:
+    tx.facts["resolve"] = {"version": "v1"}
+    tx.before = {**tx.before, "previous": "v0"}
+    outcome = engine.run(tx, [Step("start", [], fails=HealthFailed("web exited with 1"), touches=True)])
+    assert outcome.error is not None
+    text = outcome.error.as_text()
+    assert (
+        "v1 failed its health check; it was in service before and still is" in text
+        and "was rolled back" not in text
+    )
+    assert "go back to v0: updater rollback" in text
+    stuck = engine.rollback_failed(tx, HealthFailed("web exited with 1"), [])
+    assert "updater activate v0" in str(stuck.advice), "once more the same is no way out"
 
 
 def test_nothing_to_do_is_a_success_that_says_so(tx: Transaction) -> None:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.site import eventually
+from updater import lock, operations
+from updater.config import Config
 from updater.deployment import journal
 from updater.deployment.journal import Journal
 from updater.layout import Layout
+from updater.operations import deploying, looking
 
 DATA = st.dictionaries(
     st.text(max_size=8), st.none() | st.booleans() | st.integers() | st.text(max_size=20), max_size=3
@@ -112,3 +120,83 @@ except OSError:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout == "['begin', 'failed'] False\n", done.stderr
+
+
+def test_a_line_that_nothing_follows_yet_is_flushed_with_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A flush costs as much as the rest of a phase; what it takes to the disk is the file, with every line before."""
+    book, flushed = Journal.create(Layout(tmp_path), {}), []
+    fsync = os.fsync
+
+    def watched(fd: int) -> None:
+        fsync(fd)
+        flushed.append([line.kind for line in book.read().lines])
+
+    monkeypatch.setattr(os, "fsync", watched)
+    book.record("intent", "stop")
+    book.record("done", "stop", {"stopped": ["app"]}, flush=False)
+    book.record("intent", "activate")
+    assert flushed == [["begin", "intent"], ["begin", "intent", "done", "intent"]]
+
+
+def test_a_deployment_that_ends_while_it_is_looked_at_is_never_called_interrupted(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    over = threading.Event()
+
+    def deploy() -> None:
+        while not over.is_set():
+            with lock.hold(layout, "deploy"):
+                book = Journal.create(layout, {"request": {"kind": "deploy"}})
+                book.record("end", None, {"outcome": "succeeded"})
+                book.close()
+
+    layout.own.mkdir()
+    deploying, switch = threading.Thread(target=deploy), sys.getswitchinterval()
+    deploying.start()
+    try:
+        sys.setswitchinterval(1e-6)
+        found = eventually(lambda: seen(layout, 400), "deployments were looked at")
+    finally:
+        sys.setswitchinterval(switch)
+        over.set()
+        deploying.join()
+    assert [it for it in found if it["interrupted"]] == []
+
+
+def seen(layout: Layout, times: int) -> list[dict[str, Any]]:
+    return [it for _ in range(times) if (it := looking.progress(layout))]
+
+
+BEFORE = {"in_service": "v1", "good": "v1", "running": []}
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [("begin", "", {"request": "deploy", "before": [1]})],
+        [("begin", "", {"request": {"kind": "explode", "wanted": 5, "parts": 7}, "before": {"in_service": 5, "running": "web"}}),
+         ("intent", "stop", {}), ("intent", "activate", {})],
+        [("begin", "", {"request": {"kind": "deploy"}, "before": BEFORE}), ("intent", "teleport", {}), ("done", "teleport", {"to": []})],
+        [("begin", "", {"request": {"kind": "deploy"}, "before": BEFORE}), ("failed", "", {"details": 5})],
+        [("begin", "", {"request": {"kind": "deploy"}, "before": BEFORE}), ("end", "", {})],
+        None,
+    ],
+    ids=["other forms", "other types", "another phase", "an odd failure", "an odd end", "far too large"],
+)  # fmt: skip
+def test_a_journal_of_another_form_is_told_and_bars_no_command(
+    tmp_path: Path, lines: list[tuple[str, str, dict[str, object]]] | None
+) -> None:
+    """As a newer updater may leave it."""
+    layout = Layout(tmp_path)
+    book = Journal.create(layout, {})
+    book.path.write_bytes(raw(lines or []))
+    if lines is None:
+        os.truncate(book.path, 20 * 1024**2)
+    root = operations.Root(layout, Config(layout.config))
+    told = looking.describe(layout, book.path)
+    assert told["interrupted"] or told["outcome"] == "unknown"
+    (found,) = deploying.recover(root)
+    assert found["id"] == book.id and found["outcome"] in ("failed", "rolled-back", "unknown")
+    assert journal.unfinished(layout) == [] and looking.history(root) == [found]
+    assert looking.progress(layout) is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -13,10 +14,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.site import eventually
 from updater import lock
 from updater.errors import LockHeld, PreflightFailed
 from updater.layout import Layout
-from updater.subprocesses import Identity, run
+from updater.processes import orphans
+from updater.subprocesses import Identity, read_fields, run
 
 HOLD = """
 import sys, time
@@ -27,8 +30,8 @@ layout = Layout(Path(sys.argv[1]))
 layout.run.mkdir(parents=True, exist_ok=True)
 with lock.hold(layout, "deploy v9") as held:
     print("held", flush=True)
-    if sys.argv[2:] == ["child"]:
-        subprocesses.run(["sleep", "300"], keep_fds=held.fds, record=lock.child_record(layout))
+    if sys.argv[2:]:
+        subprocesses.run(sys.argv[2:], keep_fds=held.fds, record=lock.child_record(layout), cwd=layout.root)
     time.sleep(300)
 """
 
@@ -85,17 +88,37 @@ def test_a_recycled_pid_is_not_taken_for_the_owner(layout: Layout) -> None:
     assert lock.owner(layout) is None
 
 
-def test_a_child_that_outlived_its_updater_does_not_keep_the_lock(layout: Layout) -> None:
-    process = holder(layout, "child")
-    record = lock.child_record(layout)
-    deadline = time.monotonic() + 20
-    while not record.exists() and time.monotonic() < deadline:
-        os.sched_yield()
-    assert record.exists()
-    os.kill(process.pid, signal.SIGKILL)
+WRAPPER = ["sh", "-c", "sleep 300; true"]
+"""What it starts has the lock, and does not die with it."""
+CAREFUL = [sys.executable, "-c", "import subprocess; subprocess.run(['sleep', '300'])"]
+"""What it starts has no descriptor of ours, and does not die with it either."""
+
+
+@pytest.mark.parametrize("child", [["sleep", "300"], WRAPPER, CAREFUL], ids=["plain", "wrapper", "careful"])
+def test_what_outlived_its_updater_keeps_no_lock_and_changes_nothing_more(
+    layout: Layout, child: list[str]
+) -> None:
+    process = holder(layout, *child)
+    sleeper = eventually(lambda: asleep(layout), "the child is at work")
+    recorded = Identity.parse(read_fields(lock.child_record(layout)))
+    process.kill()
     end(process)
+    if sys.platform == "linux":  # elsewhere nothing ties it to its parent
+        eventually(lambda: recorded and not recorded.alive(), "the child died with its parent")
     with lock.hold(layout, "deploy", wait=5):
-        pass
+        orphans.end(layout)
+        assert not sleeper.is_running() or sleeper.status() == psutil.STATUS_ZOMBIE
+    assert not lock.child_record(layout).exists()
+
+
+def asleep(layout: Layout) -> psutil.Process | None:
+    """The ``sleep`` in the session of the recorded child."""
+    recorded = Identity.parse(read_fields(lock.child_record(layout)))
+    for pid in psutil.pids() if recorded else ():
+        with contextlib.suppress(psutil.Error, OSError):
+            if recorded and os.getsid(pid) == recorded.pid and psutil.Process(pid).name() == "sleep":
+                return psutil.Process(pid)
+    return None
 
 
 def test_waiting_for_a_lock_gets_it_when_it_is_free(layout: Layout) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -52,3 +53,9 @@ def test_what_is_shown_can_be_printed_and_cannot_drive_the_terminal(text: str) -
     shown.encode()
     assert "\x1b[2J" not in shown and "\x00" not in shown
     assert output.as_json({"text": text}).encode()
+
+
+def test_a_record_of_another_form_is_damage_and_not_shown() -> None:
+    odd = '{"outcome": "failed", "error": "disk full", "phases": 3}'
+    sound = {"id": "1", "error": None, "phases": []}
+    assert records.parse_history(f"[\n{odd},\n{json.dumps(sound)}\n]\n") == ([sound], [f"{odd},"])

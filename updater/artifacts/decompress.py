@@ -37,7 +37,9 @@ def decompressed(read: Callable[[int], bytes]) -> Iterator[bytes]:
     while len(head) < 6 and (chunk := read(READ)):
         head += chunk
     if not head:
-        raise VerificationFailed("the artifact is empty")
+        raise VerificationFailed(
+            "the artifact is empty", advice="the published file itself is broken: ask the publisher."
+        )
     chunks = _chunks(head, read)
     if head.startswith(b"\x1f\x8b"):
         return _gzip(chunks)

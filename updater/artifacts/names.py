@@ -50,6 +50,17 @@ def clean(raw: bytes, *, max_length: int, max_depth: int) -> str:
     return decode(b"/".join(parts))
 
 
+def target(raw: bytes, *, max_length: int) -> str:
+    """Where a symlink leads; whether it may is for :func:`check_links`, once all are known.
+
+    Raises:
+        HostileArchive: it is longer than filesystems take.
+    """
+    if len(raw) >= max_length:
+        raise HostileArchive(f"a symlink with a target of {len(raw)} bytes: {shown(raw[:80])}…")
+    return decode(raw)
+
+
 def shown(raw: bytes | str) -> str:
     """A name for a message: whatever it holds, on one line."""
     return ascii(decode(raw) if isinstance(raw, bytes) else raw)
@@ -108,11 +119,13 @@ class Names:
 
 
 def check_links(links: Mapping[str, str]) -> None:
-    """Every symlink must stay inside the tree, whatever route it takes: followed through other links as well.
+    """Every symlink must stay inside the tree, whatever route it takes: followed through other links as well, and where a
+    filesystem ignores case and Unicode form.
 
     Raises:
         HostileArchive
     """
+    known = {folded(path): target for path, target in links.items()}
     for path, target in links.items():
         if not target or target.startswith("/") or "\0" in target:
             raise HostileArchive(
@@ -120,12 +133,13 @@ def check_links(links: Mapping[str, str]) -> None:
             )
         if any(ord(char) < 0x20 or ord(char) == 0x7F for char in target):
             raise HostileArchive(f"a symlink with a control character in its target: {shown(path)}")
-        _follow(path, links)
+        _follow(path, target, known)
 
 
-def _follow(path: str, links: Mapping[str, str]) -> None:
+def _follow(path: str, target: str, links: Mapping[str, str]) -> None:
+    """``links``: by their folded paths."""
     place: list[str] = path.split("/")[:-1]
-    ahead = links[path].split("/")[::-1]
+    ahead = target.split("/")[::-1]
     for _ in range(4096):
         if not ahead:
             return
@@ -135,13 +149,13 @@ def _follow(path: str, links: Mapping[str, str]) -> None:
         if part == "..":
             if not place:
                 raise HostileArchive(
-                    f"a symlink that leads out of the release: {shown(path)} -> {shown(links[path])}"
+                    f"a symlink that leads out of the release: {shown(path)} -> {shown(target)}"
                 )
             place.pop()
             continue
         place.append(part)
-        further = links.get("/".join(place))
+        further = links.get(folded("/".join(place)))
         if further is not None:
             place.pop()
             ahead += further.split("/")[::-1]
-    raise HostileArchive(f"a symlink that goes in circles: {shown(path)} -> {shown(links[path])}")
+    raise HostileArchive(f"a symlink that goes in circles: {shown(path)} -> {shown(target)}")

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from updater.errors import HostileArchive, VerificationFailed
+from updater.errors import HostileArchive, Truncated, VerificationFailed
 
 BLOCK = 512
 META = 1024**2
@@ -35,12 +35,6 @@ class Member:
     linkname: bytes
 
 
-class Truncated(VerificationFailed):
-    """The archive ends before it says so."""
-
-    code = "truncated"
-
-
 class TarStream:
     """Members one after the other; the data of each must be taken before the next is asked for."""
 
@@ -48,6 +42,8 @@ class TarStream:
         self._chunks = chunks
         self._buffer = memoryview(b"")
         self._at = 0
+        self.announced = 0
+        """Bytes of the headers that announced members so far."""
         self.commit: str | None = None
         """The commit id that ``git archive`` writes into a global header."""
 
@@ -120,7 +116,7 @@ class TarStream:
             header = bytes(self.take(BLOCK))
             if header == _ZERO:
                 if overrides:
-                    raise VerificationFailed("the archive ends behind a header that announces more")
+                    raise _damaged("it ends behind a header that announces more")
                 return
             flag = header[156:157]
             size = _number(_checked(header)[124:136])
@@ -137,6 +133,7 @@ class TarStream:
         if size > META:
             raise HostileArchive(f"a header of {size} bytes")
         body = bytes(self.padded(size))
+        self.announced += BLOCK + size
         if flag in b"LK":
             overrides["path" if flag == b"L" else "linkpath"] = body.rstrip(b"\0")
             return
@@ -146,6 +143,13 @@ class TarStream:
             self.commit = comment if len(comment) in (40, 64) else self.commit
             return
         overrides.update({key: value for key, value in records.items() if key.startswith(_KEPT)})
+
+
+def _damaged(why: str) -> VerificationFailed:
+    return VerificationFailed(
+        f"the archive is damaged: {why}",
+        advice="run the command again; if it stays so, the published file itself is broken: ask the publisher.",
+    )
 
 
 def _checked(header: bytes) -> bytes:
@@ -158,9 +162,7 @@ def _checked(header: bytes) -> bytes:
     except VerificationFailed:
         wanted = -1
     if wanted < 0 or (wanted - _adler(header[:148] + b"        " + header[156:])) % 65521:
-        raise VerificationFailed(
-            "the archive is damaged: a header's checksum does not fit, or it is no tar archive at all"
-        )
+        raise _damaged("a header's checksum does not fit, or it is no tar archive at all")
     return header
 
 
@@ -169,18 +171,15 @@ def _adler(header: bytes) -> int:
 
 
 def _number(field: bytes) -> int:
-    """An octal number, or a base-256 one (GNU) if its first bit is set."""
-    try:
-        return int(field.rstrip(b"\0 ") or b"0", 8)
-    except ValueError:
-        if field[0] & 0x80:
-            return int.from_bytes(bytes([field[0] & 0x7F]) + field[1:], "big")
-        head = field.split(b"\0", 1)[0].strip()
-        if head.isdigit() or not head:
-            return _number(head)
-        raise VerificationFailed(
-            "the archive is damaged: a header holds no number where one belongs"
-        ) from None
+    """An octal number, or a base-256 one (GNU) if its first bit is set and it is not below nothing, by its second."""
+    digits = field.rstrip(b"\0 ")
+    if not digits.isdigit():
+        if field[0] & 0xC0 == 0x80:
+            return int.from_bytes(bytes([field[0] & 0x3F]) + field[1:], "big")
+        digits = field.split(b"\0", 1)[0].strip() or b"0"
+    if digits.isdigit() and not digits.strip(b"01234567"):
+        return int(digits, 8)
+    raise _damaged("a header holds no number where one belongs")
 
 
 _MATTERS = (b"path=", b"size=", b"comment=", b"sparse")
@@ -195,12 +194,12 @@ def _pax(body: bytes) -> dict[str, bytes]:
     while at < len(body):
         length, sign, _ = body[at:].partition(b" ")
         if not sign or not length.isdigit() or len(length) > 8:
-            raise VerificationFailed("the archive is damaged: a pax header is malformed")
+            raise _damaged("a pax header is malformed")
         end = at + int(length)
         record = body[at + len(length) + 1 : end]
         key, equals, value = record.partition(b"=")
         if end > len(body) or not record.endswith(b"\n") or not equals:
-            raise VerificationFailed("the archive is damaged: a pax header is malformed")
+            raise _damaged("a pax header is malformed")
         records[key.decode("utf-8", "replace")] = value[:-1]
         at = end
     return records
@@ -216,7 +215,7 @@ def _member(header: bytes, flag: bytes, size: int, overrides: dict[str, bytes]) 
     link = overrides.get("linkpath", header[157:257].split(b"\0", 1)[0])
     if "size" in overrides:
         if not overrides["size"].isdigit() or len(overrides["size"]) > 20:
-            raise VerificationFailed("the archive is damaged: a pax size is no number")
+            raise _damaged("a pax size is no number")
         size = int(overrides["size"])
     if flag in _FILES:
         kind = "directory" if flag == b"\0" and name.endswith(b"/") else "file"
@@ -225,7 +224,7 @@ def _member(header: bytes, flag: bytes, size: int, overrides: dict[str, bytes]) 
             flag, f"other:{flag.decode('latin-1')}"
         )
     # The usual "0000644\0": an odd digit is an execute bit.
-    usual = header[107] == 0 and header[100:107].isdigit()
+    usual = header[107] == 0 and header[100:107].isdigit() and not header[100:107].strip(b"01234567")
     bits = header[104] | header[105] | header[106] if usual else _number(header[100:108]) & 0o111
     executable = bool(bits & (1 if usual else 0o111))
     return Member(name, kind, size if kind == "file" or kind.startswith("other") else 0, executable, link)

@@ -21,7 +21,7 @@ from pathlib import Path
 from updater.artifacts import names
 from updater.artifacts.decompress import Reader, ahead, decompressed
 from updater.artifacts.hands import Hands
-from updater.artifacts.manifest import Entry, Manifest, decode, encode, git_tree
+from updater.artifacts.manifest import Entry, Manifest, encode, git_tree
 from updater.artifacts.tarstream import BLOCK, Member, TarStream
 from updater.errors import HostileArchive
 
@@ -141,6 +141,7 @@ class _Writer:
     """Path → kind, size, SHA-256, link target."""
     _blobs: dict[str, bytes] = field(default_factory=dict)
     _total: int = 0
+    _members: int = 0
     _root: int = -1
     _hands: Hands = field(init=False)
 
@@ -155,7 +156,7 @@ class _Writer:
 
     def add(self, member: Member, stream: TarStream) -> None:
         path = names.clean(member.name, max_length=self.limits.path, max_depth=self.limits.depth)
-        self._within_limits(member)
+        self._within_limits(member, stream.announced)
         if not path:
             if member.kind != "directory":
                 raise HostileArchive("a file without a name")
@@ -165,7 +166,7 @@ class _Writer:
         elif member.kind == "directory":
             self._register(path, "D")
         elif member.kind == "symlink":
-            self._register(path, "L", decode(member.linkname))
+            self._register(path, "L", names.target(member.linkname, max_length=self.limits.path))
         elif member.kind == "hardlink":
             self._hardlink(path, member)
         else:
@@ -173,11 +174,12 @@ class _Writer:
                 f"{names.shown(path)} is of a kind that no release holds ({_kind(member.kind)})"
             )
 
-    def _within_limits(self, member: Member) -> None:
+    def _within_limits(self, member: Member, announced: int) -> None:
         self._total += member.size
-        if self._total > self.limits.total:
+        self._members += 1  # a directory may come again, and is one entry all the same
+        if self._total + announced > self.limits.total:
             raise HostileArchive(f"it unpacks to more than {self.limits.total:,} bytes")
-        if len(self._found) >= self.limits.entries:
+        if self._members > self.limits.entries or len(self._found) >= self.limits.entries:
             raise HostileArchive(f"it holds more than {self.limits.entries:,} entries")
         if self._total > self.limits.ratio_from and self._total > self.limits.ratio * max(
             self.received.count, 1

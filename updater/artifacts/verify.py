@@ -6,16 +6,15 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from updater.artifacts.manifest import Entry, Manifest, decode, encode
 
 _READ = 1024**2
 
 
-@dataclass(frozen=True)
-class Difference:
+class Difference(NamedTuple):
     """One path that is not as it was. ``what``: changed, missing, added, type, executable or target."""
 
     path: str

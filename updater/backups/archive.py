@@ -1,31 +1,31 @@
 """Writes one archive of a backup: a GNU tar stream, compressed by zstandard, that ``zstd -dc | tar xf -`` unpacks.
 
-What goes through is hashed on its way: the content by blocks, the compressed bytes as a whole.
+What goes through is hashed on its way, by blocks.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
-import itertools
 import os
 import stat
 import tarfile
 from collections.abc import Callable, Iterator
+from io import FileIO
 from pathlib import Path
-from typing import IO, Any, NamedTuple, cast
+from typing import NamedTuple
 
-import zstandard
-
-from updater import durable
 from updater.backups import index
-from updater.backups.gather import Found, shown, unreadable
-from updater.errors import BackupFailed
+from updater.backups.frames import Frames
+from updater.backups.gather import Found, unreadable, unsteady
+from updater.backups.readback import Grown
+from updater.backups.uncached import Writer
 
-LEVEL = 1
-"""Of zstandard; on databases and logs higher ones are slower and hardly smaller (measured: 307 MB, 309 MB at level 3)."""
-
-CHUNK = 1024**2
+CHUNK = 256 * 1024
 """Bytes read at once; a multiple of the block."""
+
+HOLE = 64 * CHUNK
+"""Bytes of a hole told at once."""
 
 _PAD = bytes(tarfile.BLOCKSIZE)
 _ZEROS = memoryview(bytes(CHUNK))
@@ -36,31 +36,28 @@ class Vanished(Exception):
 
 
 class Content(NamedTuple):
-    """What was read of a file. ``sums``: of its blocks; ``changed``: it was written to meanwhile."""
+    """What was read of a file. ``changed``: it was written to meanwhile."""
 
-    sums: bytes
+    digest: str
     changed: bool
-
-    @property
-    def digest(self) -> str:
-        return hashlib.sha256(self.sums).hexdigest()
 
 
 class Archive:
-    """A new archive. Use as a context manager; ``sha256`` and ``size`` are of the finished file."""
+    """A new archive. Use as a context manager; ``sha256`` and ``size`` are of the finished file. ``summed``: False if its sum is only
+    taken when it is read back."""
 
-    def __init__(self, path: Path, *, threads: int, check: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, path: Path, *, threads: int, summed: bool = True, check: Callable[[], None] | None = None
+    ) -> None:
         self.path = path
-        self._hash = hashlib.sha256()
-        self._check = check
         self.size = 0
-        self.raw = 0
-        """Bytes before compression."""
-        self._file = open(path, "xb", buffering=0)  # noqa: SIM115
-        compressor = zstandard.ZstdCompressor(level=LEVEL, threads=threads, write_checksum=True)
-        self._stream: Any = compressor.stream_writer(
-            cast("IO[bytes]", self), write_size=256 * 1024, closefd=False
-        )
+        self.grown = Grown()
+        """How much of it can be read back."""
+        self._hash = hashlib.sha256() if summed else None
+        self._check = check
+        self._whole = False
+        self._file = Writer(path)
+        self._frames = Frames(self._write, threads)
 
     def __enter__(self) -> Archive:
         return self
@@ -68,81 +65,82 @@ class Archive:
     def __exit__(self, *failure: object) -> None:
         try:
             if failure[0] is None:
-                self._stream.write(_PAD * 2)
-                self._stream.close()
-                durable.flush(self._file.fileno())
+                self._frames.write(_PAD * 2)
+                self._frames.finish()
+                self._file.finish()
+                self.grown.ended()
+                self._whole = True
         finally:
+            self._frames.close()
             self._file.close()
+            if not self._whole:
+                self.grown.failed()
 
     @property
     def sha256(self) -> str:
-        return self._hash.hexdigest()
+        return self._hash.hexdigest() if self._hash else ""
 
-    def write(self, data: bytes) -> int:
-        """Takes the compressed bytes; called by the compressor."""
-        view = memoryview(data)
-        self._hash.update(view)
-        self.size += len(view)
-        while view:
-            view = view[self._file.write(view) :]
-        return len(data)
-
-    def flush(self) -> None:
-        """Nothing is held back here."""
-
-    def _put(self, data: memoryview | bytes) -> None:
-        self._stream.write(data)
-        self.raw += len(data)
+    def _write(self, frame: bytes) -> None:
+        """Take a compressed frame."""
+        if self._hash:
+            self._hash.update(frame)
+        self._file.write(frame)
+        self.size += len(frame)
+        self.grown.by(len(frame), written=self._file.written)
 
     def header(self, found: Found, *, name: str | None = None, size: int | None = None) -> None:
         """The header of a member; its data must follow. ``size``: of the data, if it is not the file's."""
         it = tarfile.TarInfo(name or found.path)
-        it.mode, it.mtime = found.mode, found.mtime // 10**9
+        # a shell that is not root's puts into a directory later what belongs there; the index has its mode
+        it.mode = found.mode | (0o700 if found.kind == "directory" else 0)
+        it.mtime = found.mtime // 10**9
         it.uid, it.gid = found.owner
         it.type = {"directory": tarfile.DIRTYPE, "symlink": tarfile.SYMTYPE}.get(found.kind, tarfile.REGTYPE)
         it.linkname = found.link
         if found.kind == "file":
             it.size = found.size if size is None else size
-        self._put(it.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape"))
+        self._frames.write(it.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape"))
 
     def pad(self, size: int) -> None:
         """What follows the data of a member of ``size`` bytes."""
-        self._put(_PAD[: -size % tarfile.BLOCKSIZE])
+        self._frames.write(_PAD[: -size % tarfile.BLOCKSIZE])
 
-    def file(self, found: Found) -> Content:
-        """Store a regular file.
+    def file(self, found: Found, on_sums: Callable[[bytes], object] | None = None) -> Content:
+        """Store a regular file; ``on_sums`` gets the sums of its blocks, piece by piece.
 
         Raises:
-            BackupFailed: it cannot be read.
+            Vanished: it is not there any more. BackupFailed: it cannot be read.
         """
-        chunks = read(found)
-        first = next(chunks, None)  # opened before its header is written: it may have gone
-        self.header(found)
-        sums = []
-        for data in itertools.chain(() if first is None else (first,), chunks):
-            if self._check:
-                self._check()
-            if isinstance(data, int):
-                sums.append(index.zero_sums(data))
-                for at in range(0, data, CHUNK):
-                    self._put(_ZEROS[: min(CHUNK, data - at)])
-            else:
-                self._put(data)
-                sums.append(index.block_sums(data))
+        digest = hashlib.sha256()
+        with _open(found) as file:  # before its header is written: it may have gone
+            self.header(found)
+            for data in _chunks(file, found, self._frames.room):
+                if self._check:
+                    self._check()
+                if isinstance(data, int):
+                    sums = index.zero_sums(data)
+                    for at in range(0, data, CHUNK):
+                        self._frames.write(_ZEROS[: min(CHUNK, data - at)])
+                else:
+                    sums = index.block_sums(data)
+                    self._frames.filled(len(data))
+                digest.update(sums)
+                if on_sums:
+                    on_sums(sums)
         self.pad(found.size)
-        return Content(b"".join(sums), is_changed(found))
+        return Content(digest.hexdigest(), is_changed(found))
 
     def text(self, found: Found, name: str, content: bytes) -> None:
         """Store a small member of our own making; owner and dates are those of ``found``."""
         self.header(found, name=name, size=len(content))
-        self._put(content)
+        self._frames.write(content)
         self.pad(len(content))
 
-    def pieces(self, found: Found, name: str, size: int, pieces: Iterator[bytes]) -> None:
+    def pieces(self, found: Found, name: str, size: int, pieces: Iterator[bytes | memoryview]) -> None:
         """Store a member from pieces that are ``size`` bytes together."""
         self.header(found, name=name, size=size)
         for piece in pieces:
-            self._put(piece)
+            self._frames.write(piece)
         self.pad(size)
 
 
@@ -151,7 +149,7 @@ def is_changed(found: Found) -> bool:
     if found.copied:
         return False
     try:
-        now = os.lstat(found.place)
+        now = os.lstat(found.where)
     except OSError:
         return True
     return (now.st_size - found.offset, now.st_mtime_ns, now.st_ino) != (found.size, found.mtime, found.inode)
@@ -160,22 +158,29 @@ def is_changed(found: Found) -> bool:
 def read(found: Found) -> Iterator[memoryview | int]:
     """The content of a file in chunks of whole blocks, valid until the next; a number stands for that many zeros (a hole).
 
-    Exactly ``found.size`` bytes: what a file has lost since it was found comes as zeros.
+    Exactly ``found.size`` bytes: what a file has lost since it was found comes as zeros. No piece is larger than :data:`HOLE`.
+
+    Raises:
+        Vanished: it is not there any more. Unsteady: it is no file any more. BackupFailed: it cannot be read.
     """
+    buffer = memoryview(bytearray(min(CHUNK, max(found.size, 1))))
+    with _open(found) as file:
+        yield from _chunks(file, found, lambda _: buffer)
+
+
+def _open(found: Found) -> FileIO:
     try:
-        fd = os.open(found.place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
+        fd = os.open(found.where, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
         raise Vanished(found.path) from None
     except OSError as failure:
-        raise unreadable(found.place, failure) from failure
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise BackupFailed(f"shared/{shown(found.path)} became something else while it was read")
-        yield from _chunks(fd, found)
-    except OSError as failure:
-        raise unreadable(found.place, failure) from failure
-    finally:
+        if failure.errno in (errno.ELOOP, errno.ENXIO):  # a link, a socket
+            raise unsteady(found.path) from None
+        raise unreadable(found.where, failure) from failure
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
+        raise unsteady(found.path)
+    return FileIO(fd)
 
 
 def is_sparse(found: Found) -> bool:
@@ -183,25 +188,30 @@ def is_sparse(found: Found) -> bool:
     return hasattr(os, "SEEK_DATA") and found.allocated + CHUNK < found.size
 
 
-def _chunks(fd: int, found: Found) -> Iterator[memoryview | int]:
-    buffer = memoryview(bytearray(min(CHUNK, max(found.size, 1))))
+def _chunks(file: FileIO, found: Found, room: Callable[[int], memoryview]) -> Iterator[memoryview | int]:
+    """See :func:`read`. ``room``: where that many bytes at least can be read to."""
+    fd = file.fileno()
     at, end = found.offset, found.offset + found.size
     sparse = is_sparse(found)
-    os.lseek(fd, at, os.SEEK_SET)
-    while at < end:
-        if sparse and (hole := _hole(fd, at, end)):
-            yield hole
-            at += hole
-            os.lseek(fd, at, os.SEEK_SET)
-            continue
-        wanted = min(len(buffer), end - at)
-        have = 0
-        while have < wanted and (count := os.readv(fd, [buffer[have:wanted]])):
-            have += count
-        if have < wanted:
-            buffer[have:wanted] = bytes(wanted - have)
-        yield buffer[:wanted]
-        at += wanted
+    try:
+        os.lseek(fd, at, os.SEEK_SET)
+        while at < end:
+            if sparse and (hole := min(_hole(fd, at, end), HOLE)):
+                yield hole
+                at += hole
+                os.lseek(fd, at, os.SEEK_SET)
+                continue
+            wanted = min(CHUNK, end - at)
+            buffer = room(wanted)[:wanted]
+            have = 0
+            while have < wanted and (count := os.readv(fd, [buffer[have:]])):
+                have += count
+            if have < wanted:
+                buffer[have:] = bytes(wanted - have)
+            yield buffer
+            at += wanted
+    except OSError as failure:
+        raise unreadable(found.where, failure) from failure
 
 
 def _hole(fd: int, at: int, end: int) -> int:

@@ -6,20 +6,20 @@ import contextlib
 import os
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from updater import durable
 from updater.backups import manifest as manifests
 from updater.backups import reading
+from updater.backups.gather import Gathered
 from updater.backups.manifest import Manifest
-from updater.errors import BackupDamaged, UsageError
+from updater.errors import BackupDamaged, NotFound, UsageError
 from updater.layout import Layout
 
 
-@dataclass(frozen=True)
-class Backup:
+class Backup(NamedTuple):
     """One backup. It was read back and matched when it was made; whether it still is whole, ``verify`` tells."""
 
     directory: Path
@@ -52,8 +52,11 @@ def found(layout: Layout) -> list[Backup]:
 
 def damaged(layout: Layout) -> list[Path]:
     """Directories named like a backup whose manifest cannot be read."""
+    there = list(
+        _directories(layout)
+    )  # first: one that is made meanwhile is not damaged, nor one that is removed
     known = {it.id for it in found(layout)}
-    return [it for it in _directories(layout) if it.name not in known]
+    return [it for it in there if it.name not in known and it.is_dir()]
 
 
 def _directories(layout: Layout) -> list[Path]:
@@ -66,25 +69,51 @@ def _directories(layout: Layout) -> list[Path]:
 
 
 def find(layout: Layout, name: str) -> Backup:
-    """The backup of that id; ``latest`` is the newest one.
+    """The backup of that id; ``latest`` is the newest one, and never an older one in the place of one that cannot be read.
 
     Raises:
-        UsageError: there is none. BackupDamaged: its manifest cannot be read.
+        NotFound: there is none. BackupDamaged: its manifest cannot be read.
     """
     everything = found(layout)
     if name == "latest" and everything:
-        return everything[-1]
+        later = unread_since(layout, everything[-1])
+        if not later:
+            return everything[-1]
+        name = later[-1].name
     wanted = name if name.startswith("backup_") else f"backup_{name}"
     if match := next((it for it in everything if it.id == wanted), None):
         return match
     if wanted in (it.name for it in damaged(layout)):
         raise BackupDamaged(
-            f"{wanted}: manifest.json is missing, damaged, or of a newer updater",
+            f"{wanted}: {reading.why_unread(layout.backups / wanted)}",
             state="Nothing was changed.",
-            advice=f"what is in it can still be unpacked by hand: zstd -dc shared/backups/{wanted}/data.tar.zst | tar tf -",
+            advice=_instead(everything) + "update updater if it is of a newer one; "
+            f"what is in it can still be unpacked by hand: zstd -dc shared/backups/{wanted}/data.tar.zst | tar tf -",
         )
     known = ", ".join(it.id for it in reversed(everything[-5:])) or "none; make one: updater backup create"
-    raise UsageError(f"there is no backup {name}", state="Nothing was changed.", advice=f"there are: {known}")
+    raise NotFound(f"there is no backup {name}", state="Nothing was changed.", advice=f"there are: {known}")
+
+
+def unread_since(layout: Layout, newest: Backup) -> list[Path]:
+    """Backups that cannot be read and, by their names, are newer than ``newest``."""
+    return [it for it in damaged(layout) if it.name > newest.id]
+
+
+def _instead(everything: Sequence[Backup]) -> str:
+    return f"the newest that can be read is {everything[-1].id}; " if everything else ""
+
+
+def no_databases_any_more(layout: Layout, gathered: Gathered) -> list[str]:
+    """Files that the newest backup holds as sound SQLite databases and that are none now, though something is in them."""
+    newest = found(layout)[-1:]
+    known = {it.path for made in newest for it in made.manifest.databases if it.integrity == "ok"}
+    still = {it.path for it in gathered.databases}
+    return [
+        it.path
+        for part in gathered.parts.values()
+        for it in part
+        if it.kind == "file" and it.size and it.path in known - still
+    ]
 
 
 def chosen_parts(backup: Backup, wanted: Collection[str], possible: Collection[str]) -> list[str]:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from updater.config import Config, DumpConfig
-from updater.errors import BackupFailed
+from updater.errors import DumpFailed
 from updater.layout import Layout
 from updater.piping import Finished
 from updater.processes import commands
@@ -57,7 +57,7 @@ class Commands:
         """Write the dump into the new file ``place``, for us alone to read, and have it checked.
 
         Raises:
-            BackupFailed: a command cannot be started, fails, does not end in time, or writes nothing.
+            DumpFailed: a command cannot be started, fails, does not end in time, or writes nothing.
             OSError: ``place`` cannot be written.
         """
         fd = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -83,7 +83,7 @@ class Commands:
         """Put the dump in the file ``place`` of ``size`` bytes back.
 
         Raises:
-            BackupFailed: the command cannot be started, fails, does not end in time, or leaves a part of it unread.
+            DumpFailed: the command cannot be started, fails, does not end in time, or leaves a part of it unread.
         """
         done = self._feed("restore", self.how.restore, place, tell)
         self._judge("restore", done)
@@ -106,7 +106,7 @@ class Commands:
         try:
             return commands.run(
                 self.layout, service.in_service(self.layout).release, command,
-                timeout=self.how.timeout, env=self.how.env, secrets=(self.config.source.token_env,),
+                timeout=self.how.timeout, env=self.how.env, secrets=self.config.own_variables,
                 keep_fds=self.keep_fds, record=self.record, on_output=on_output, feed=feed, check=self.check,
             )  # fmt: skip
         except OSError as failure:
@@ -122,14 +122,14 @@ class Commands:
         if done.status:
             raise self._failed(purpose, f"it exited with {done.status}", done)
 
-    def _failed(self, purpose: str, why: str, done: Finished | None = None) -> BackupFailed:
+    def _failed(self, purpose: str, why: str, done: Finished | None = None) -> DumpFailed:
         what = {
             "dump": "could not be made",
             "check": "was refused by its check command",
             "restore": "could not be put back",
         }[purpose]
         said = hide(done.tail(SAID), self.how.env) if done else ""
-        return BackupFailed(
+        return DumpFailed(
             f"the dump {self.how.name} {what}: {why}",
             details=[said] if said else [],
             advice=f"see {purpose} in [backup.dumps.{self.how.name}] of {self.config.file.name}, and run it by hand; "

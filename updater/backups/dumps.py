@@ -18,7 +18,7 @@ from updater.backups.dumping import Check, Commands, Tell
 from updater.backups.gather import Found
 from updater.backups.manifest import Dump, Manifest
 from updater.config import Config, DumpConfig
-from updater.errors import BackupDamaged, BackupFailed, UsageError
+from updater.errors import BackupDamaged, BackupFailed, DumpFailed, UsageError
 from updater.layout import Layout
 from updater.processes import commands
 from updater.releases import service
@@ -44,12 +44,13 @@ def make(
     *,
     check: Check = None,
     on_progress: Progress = None,
+    on_failure: Callable[[DumpFailed], None] | None = None,
 ) -> list[Dumped]:
     """Make every dump of the configuration in the new ``directory``. ``on_progress`` gets the bytes written so far, and 0: in
-    all is not known.
+    all is not known. ``on_failure`` gets why one could not be made, which is then left out.
 
     Raises:
-        BackupFailed: a command cannot be started, fails, does not end in time, or writes nothing; the details are what it said.
+        DumpFailed: a command cannot be started, fails, does not end in time, or writes nothing; the details are what it said.
         OSError: ``directory`` cannot be written.
     """
     directory.mkdir(0o700)
@@ -57,7 +58,13 @@ def make(
     for dump in config.backup.dumps.values():
         before = sum(it.dump.size for it in made)
         place = directory / dump.name
-        written = Commands(layout, config, dump, check).dump(place, _onward(on_progress, before, 0))
+        try:
+            written = Commands(layout, config, dump, check).dump(place, _onward(on_progress, before, 0))
+        except DumpFailed as failure:
+            if on_failure is None:
+                raise
+            on_failure(failure)
+            continue
         found = replace(Found.of(f"{PART}/{dump.name}", place, place.stat()), copied=True)
         made.append(Dumped(Dump(dump.name, written.size, written.sha256), found, written.said))
     return made

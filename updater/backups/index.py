@@ -7,7 +7,9 @@ those. So one pass finds which pages of a database have changed, and proves the 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +31,7 @@ BLOCKS_FROM = 64 * 1024
 _sha256 = hashlib.sha256
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One path. ``kind``: ``file``, ``directory`` or ``symlink``.
 
@@ -59,6 +61,8 @@ class Entry:
     @classmethod
     def from_json(cls, it: list[Any]) -> Entry:
         path, kind, mode, mtime, uid, gid, size, digest, link, start, stored, sparse = it
+        # one string for all that say the same: there may be millions
+        kind, stored = sys.intern(kind), sys.intern(stored)
         return cls(path, kind, mode, mtime, (uid, gid), size, digest, link, start, stored, sparse)
 
 
@@ -67,9 +71,11 @@ def encode(begun: int, entries: Iterable[Entry]) -> bytes:
 
     Names that are no UTF-8 survive as lone surrogates (PEP 383).
     """
-    lines = [json.dumps(entry.as_json(), separators=(",", ":")) for entry in entries]
-    text = "\n".join([str(begun), *lines, ""])
-    return zstandard.ZstdCompressor(level=3, write_checksum=True).compress(text.encode("ascii"))
+    as_line = json.JSONEncoder(separators=(",", ":")).encode
+    text = bytearray(b"%d\n" % begun)
+    for entry in entries:
+        text += as_line(entry.as_json()).encode("ascii") + b"\n"
+    return zstandard.ZstdCompressor(level=3, write_checksum=True).compress(text)
 
 
 def read(path: Path, limit: int = 2 * 1024**3) -> tuple[int, list[Entry]]:
@@ -79,19 +85,22 @@ def read(path: Path, limit: int = 2 * 1024**3) -> tuple[int, list[Entry]]:
         OSError, ValueError, zstandard.ZstdError: it is not there, or damaged.
     """
     raw = durable.read(path, limit=256 * 1024**2)
-    text = zstandard.ZstdDecompressor().decompress(raw, max_output_size=limit)
+    lines = io.BytesIO(zstandard.ZstdDecompressor().decompress(raw, max_output_size=limit))
     try:
-        begun, *lines = text.splitlines()
-        return int(begun), [Entry.from_json(json.loads(line)) for line in lines]
+        begun = int(next(lines, b""))
+        return begun, [Entry.from_json(json.loads(line)) for line in lines]
     except TypeError as failure:
         raise ValueError(f"{path.name} is not an index of a backup") from failure
 
 
 def block_sums(data: memoryview) -> bytes:
     """The sums of the blocks of ``data``; only the last one may be short."""
+    if len(data) > BLOCK and not data[0] and not data[-1] and is_zero(data):
+        return zero_sums(len(data))
     return b"".join([_sha256(data[at : at + BLOCK]).digest()[:SUM] for at in range(0, len(data), BLOCK)])
 
 
+_NOTHING = bytes(1024**2)
 _ZEROS = bytes(BLOCK)
 _ZERO_SUM = _sha256(_ZEROS).digest()[:SUM]
 
@@ -100,6 +109,38 @@ def zero_sums(count: int) -> bytes:
     """The sums of ``count`` bytes of zeros, without looking at them."""
     whole, rest = divmod(count, BLOCK)
     return _ZERO_SUM * whole + (block_sums(memoryview(_ZEROS)[:rest]) if rest else b"")
+
+
+def is_zero(data: memoryview) -> bool:
+    """Whether there is nothing but zeros."""
+    return len(data) <= len(_NOTHING) and bytes(data) == _NOTHING[: len(data)]
+
+
+class BlockSums:
+    """The sums of the blocks of what comes in pieces, wherever those begin and end."""
+
+    def __init__(self) -> None:
+        self._carry = bytearray()
+
+    def of(self, piece: memoryview) -> bytes:
+        """The sums of the blocks that are whole with this piece."""
+        first = b""
+        if self._carry:
+            missing = min(BLOCK - len(self._carry), len(piece))
+            self._carry += piece[:missing]
+            piece = piece[missing:]
+            if len(self._carry) < BLOCK:
+                return b""
+            first = self.rest()
+        whole = len(piece) - len(piece) % BLOCK
+        self._carry += piece[whole:]
+        return first + block_sums(piece[:whole]) if whole else first
+
+    def rest(self) -> bytes:
+        """The sum of what is left at the end, if anything is."""
+        left = bytes(self._carry)
+        self._carry.clear()
+        return block_sums(memoryview(left))
 
 
 def blocks(size: int) -> int:

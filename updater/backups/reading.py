@@ -6,11 +6,10 @@ is written, symlinks are made last, and every file is compared with its digest.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Protocol
@@ -18,28 +17,37 @@ from typing import Protocol
 import zstandard
 
 from updater import durable
-from updater.artifacts.decompress import ahead, decompressed
 from updater.artifacts.tarstream import Member, TarStream
-from updater.backups import index, parts
+from updater.backups import index, stored
+from updater.backups import manifest as manifests
 from updater.backups.gather import shown
-from updater.backups.index import BLOCK, SUM, Entry
+from updater.backups.index import SUM, Entry
 from updater.backups.manifest import Manifest, Part
+from updater.backups.stored import MANIFEST, SUMS, Check, not_as_written, sum_of
 from updater.errors import BackupDamaged, VerificationFailed
 from updater.records import read_json
 
-MANIFEST = "manifest.json"
-SUMS = "SHA256SUMS"
-
 _LINE = re.compile(r"([0-9a-f]{64})  ([A-Za-z0-9_.-]+)")
-_READ = 1024**2
-
-Check = Callable[[], None] | None
+_STEP = 64 * 1024
+"""Block sums looked at at once."""
 
 
 def manifest(directory: Path) -> Manifest | None:
     """The manifest of the backup in a directory; None if there is none that this updater reads."""
     data = read_json(directory / MANIFEST)
     return Manifest.from_json(data) if data else None
+
+
+def why_unread(directory: Path) -> str:
+    """Why there is no manifest that this updater reads, in words."""
+    data = read_json(directory / MANIFEST)
+    made = data.get("format") if data else None
+    if isinstance(made, int) and made > manifests.FORMAT:
+        by = f" {data.get('updater')}" if data and isinstance(data.get("updater"), str) else ""
+        return (
+            f"it was made by a newer updater{by} in format {made}; this one reads format {manifests.FORMAT}"
+        )
+    return f"{MANIFEST} is missing or damaged"
 
 
 def known_sums(directory: Path) -> dict[str, str]:
@@ -62,47 +70,6 @@ def _strict(line: str) -> re.Match[str]:
     return found
 
 
-class _Source:
-    """A file read and hashed in one pass, as it lies on the disk and not as it lies in memory, as far as the system allows."""
-
-    def __init__(self, path: Path) -> None:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        self._file = open(fd, "rb", buffering=0)  # noqa: SIM115
-        self._hash = hashlib.sha256()
-        if hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-
-    def __enter__(self) -> _Source:
-        return self
-
-    def __exit__(self, *failure: object) -> None:
-        self._file.close()
-
-    def read(self, count: int = _READ) -> bytes:
-        piece = self._file.read(count)
-        self._hash.update(piece)
-        return piece
-
-    @property
-    def sha256(self) -> str:
-        return self._hash.hexdigest()
-
-
-def sum_of(path: Path, check: Check = None) -> str:
-    """The SHA-256 of a file."""
-    with _Source(path) as source:
-        while source.read():
-            if check:
-                check()
-        return source.sha256
-
-
-def not_as_written(backup: str, name: str, found: str, wanted: str) -> BackupDamaged:
-    return BackupDamaged(
-        f"{backup}: {name} is not as it was written: its SHA-256 is {found[:12]}…, not {wanted[:12]}…"
-    )
-
-
 class Sink(Protocol):
     """Where the content of a part goes."""
 
@@ -110,12 +77,12 @@ class Sink(Protocol):
         """A directory or a symlink."""
         ...
 
-    def file(self, entry: Entry, pieces: Iterator[memoryview]) -> bytes:
-        """A file, whole; returns the sums of its blocks."""
+    def file(self, entry: Entry, pieces: Iterator[memoryview]) -> None:
+        """A file, whole; every piece must be taken."""
         ...
 
-    def blocks(self, entry: Entry, ranges: list[tuple[int, int]], pieces: Iterator[memoryview]) -> bytes:
-        """Blocks of a file that is there already; returns their sums, in that order."""
+    def blocks(self, entry: Entry, ranges: list[tuple[int, int]], pieces: Iterator[memoryview]) -> None:
+        """Blocks of a file that is there already; every piece must be taken."""
         ...
 
 
@@ -125,32 +92,13 @@ class Proof:
     def path(self, entry: Entry) -> None:
         pass
 
-    def file(self, entry: Entry, pieces: Iterator[memoryview]) -> bytes:
-        return b"".join(aligned(pieces, lambda data: None))
+    def file(self, entry: Entry, pieces: Iterator[memoryview]) -> None:
+        for _ in pieces:
+            pass
 
-    def blocks(self, entry: Entry, ranges: list[tuple[int, int]], pieces: Iterator[memoryview]) -> bytes:
-        return b"".join(aligned(pieces, lambda data: None))
-
-
-def aligned(pieces: Iterator[memoryview], take: Callable[[memoryview], None]) -> Iterator[bytes]:
-    """Hand pieces on to ``take``, and yield the sums of their blocks wherever the pieces begin and end."""
-    carry = bytearray()
-    for piece in pieces:
-        take(piece)
-        if carry:
-            missing = min(BLOCK - len(carry), len(piece))
-            carry += piece[:missing]
-            piece = piece[missing:]
-            if len(carry) < BLOCK:
-                continue
-            yield index.block_sums(memoryview(bytes(carry)))
-            carry.clear()
-        whole = len(piece) - len(piece) % BLOCK
-        if whole:
-            yield index.block_sums(piece[:whole])
-        carry += piece[whole:]
-    if carry:
-        yield index.block_sums(memoryview(bytes(carry)))
+    def blocks(self, entry: Entry, ranges: list[tuple[int, int]], pieces: Iterator[memoryview]) -> None:
+        for _ in pieces:
+            pass
 
 
 @dataclass
@@ -168,6 +116,8 @@ class Reading:
     """Also what the full archive holds and this backup does not need any more."""
     trusted: bool = False
     """The full archive is known to be whole, and what is in it is not asked for."""
+    known: tuple[Sequence[Entry], Sequence[Entry]] | None = None
+    """What the full archive and the backup hold, where that is known from elsewhere than the indexes beside."""
     _before: dict[str, Entry] = field(default_factory=dict)
     _now: dict[str, Entry] = field(default_factory=dict)
 
@@ -194,9 +144,12 @@ class Reading:
         return BackupDamaged(f"{self.directory.name}: part {self.name}: {why}")
 
     def _indexes(self) -> None:
-        _, index_name, _ = parts.names(self.name)
+        if self.known:
+            self._before, self._now = ({it.path: it for it in entries} for entries in self.known)
+            return
+        _, index_name, _ = stored.names(self.name)
         self._before = self._index(index_name)
-        self._now = self._index(parts.delta_names(self.name)[1]) if self.part.delta else self._before
+        self._now = self._index(stored.delta_names(self.name)[1]) if self.part.delta else self._before
 
     def _index(self, name: str) -> dict[str, Entry]:
         try:
@@ -209,24 +162,14 @@ class Reading:
         return {entry.path: entry for entry in found}
 
     def _members(self, name: str) -> Iterator[tuple[Member, TarStream]]:
-        source = _Source(self.directory / name)
-        with source, contextlib.closing(ahead(decompressed(source.read))) as chunks:
-            stream = TarStream(chunks)
-            for member in stream.members():
-                if self.check:
-                    self.check()
-                yield member, stream
-            stream.drain(limit=1024**2)
-            wanted = self.sums.get(name, "nothing") if self.sums is not None else None
-            if wanted and wanted != source.sha256:
-                raise not_as_written(self.directory.name, name, source.sha256, wanted)
+        return stored.members(self.directory, name, sums=self.sums, check=self.check)
 
     def _full(self) -> None:
         left = set(self._before)
         for member, stream in self._members(self.part.full):
-            entry = self._before.get(_path(member))
+            entry = self._before.get(stored.path_of(member))
             if entry is None or entry.path not in left:
-                raise self._damaged(f"{shown(_path(member))} is in the archive but not in its index")
+                raise self._damaged(f"{shown(stored.path_of(member))} is in the archive but not in its index")
             left.remove(entry.path)
             now = self._now.get(entry.path)
             wanted = now is not None and now.stored in ("full", "blocks")
@@ -246,10 +189,10 @@ class Reading:
         )
         members = self._members(str(self.part.delta))
         for member, stream in members:
-            path = _path(member)
-            if path.startswith(f"{parts.CONTROL}/blocks/") and path.endswith("/path"):
+            path = stored.path_of(member)
+            if path.startswith(f"{stored.CONTROL}/blocks/") and path.endswith("/path"):
                 patched.discard(self._patch(member, stream, members))
-            elif path.startswith(f"{parts.CONTROL}/"):
+            elif path.startswith(f"{stored.CONTROL}/"):
                 stream.padded(member.size)  # what a shell needs; the index says the same
             elif path in left:
                 left.remove(path)
@@ -263,61 +206,94 @@ class Reading:
         if left:
             raise self._damaged(f"{len(left)} paths are missing, {shown(min(left))} among them")
 
-    def _take(self, stored: Entry, wanted: Entry, member: Member, stream: TarStream, sink: Sink) -> None:
+    def _take(self, kept: Entry, wanted: Entry, member: Member, stream: TarStream, sink: Sink) -> None:
         """Read one member: it must be what its archive's index says, and goes out as what the backup wants."""
-        if member.kind != stored.kind or member.size != stored.size:
-            raise self._damaged(f"{shown(stored.path)} is not what the index says")
-        if stored.kind != "file":
+        if member.kind != kept.kind or member.size != kept.size:
+            raise self._damaged(f"{shown(kept.path)} is not what the index says")
+        if kept.kind != "file":
             sink.path(wanted)
             return
-        sums = sink.file(wanted, stream.pieces(member.size))
+        digest = hashlib.sha256()
+        sink.file(wanted, self._summed(stream.pieces(member.size), digest.update))
         stream.skip(-member.size % 512)
-        if hashlib.sha256(sums).hexdigest() != stored.digest:
-            raise self._damaged(f"{shown(stored.path)} is not as it was: its digest differs")
+        if digest.hexdigest() != kept.digest:
+            raise self._damaged(f"{shown(kept.path)} is not as it was: its digest differs")
+
+    def _summed(
+        self, pieces: Iterator[memoryview], on_sums: Callable[[bytes], object]
+    ) -> Iterator[memoryview]:
+        """The same pieces; at their end the sums of all their blocks have been told."""
+        sums = index.BlockSums()
+        for piece in pieces:
+            if self.check:
+                self.check()
+            on_sums(sums.of(piece))
+            yield piece
+        on_sums(sums.rest())
 
     def _patch(self, member: Member, stream: TarStream, members: Iterator[tuple[Member, TarStream]]) -> str:
         """Four members: path, size, ranges, data."""
-        where = _path(member).removesuffix("/path")
+        where = stored.path_of(member).removesuffix("/path")
         entry = self._now.get(os.fsdecode(bytes(stream.padded(member.size))))
         if entry is None or entry.stored != "blocks" or entry.start is None:
             raise self._damaged(f"{where} changes a file that the index does not know")
         stream.padded(self._next(members, f"{where}/size").size)
         ranges = _ranges(bytes(stream.padded(self._next(members, f"{where}/ranges").size)))
         data = self._next(members, f"{where}/data").size
-        sums = self.sink.blocks(entry, ranges, stream.pieces(data))
+        sums = bytearray()
+        self.sink.blocks(entry, ranges, self._summed(stream.pieces(data), sums.extend))
         stream.skip(-data % 512)
-        if hashlib.sha256(self._patched(entry, ranges, sums)).hexdigest() != entry.digest:
+        if self._patched(entry, ranges, sums) != entry.digest:
             raise self._damaged(f"{shown(entry.path)} is not as it was: its digest differs")
         return entry.path
 
     def _next(self, members: Iterator[tuple[Member, TarStream]], name: str) -> Member:
         member, _ = next(members, (None, None))
-        if member is None or _path(member) != name:
+        if member is None or stored.path_of(member) != name:
             raise self._damaged(f"{name} is missing")
         return member
 
-    def _patched(self, entry: Entry, ranges: list[tuple[int, int]], sums: bytes) -> bytes:
-        """The block sums of a file after its changed blocks were put in."""
+    def _patched(self, entry: Entry, ranges: list[tuple[int, int]], sums: bytearray) -> str:
+        """The digest of a file after its changed blocks were put in."""
         old = self._before[entry.path]
         assert old.start is not None
-        with open(self.directory / parts.names(self.name)[2], "rb") as file:
-            file.seek(old.start * SUM)
-            known = file.read(index.blocks(old.size) * SUM)
-        if hashlib.sha256(known).hexdigest() != old.digest:
-            raise self._damaged(f"the block sums of {shown(entry.path)} are not as they were")
-        size = index.blocks(entry.size) * SUM
-        found = bytearray(known[:size].ljust(size, b"\0"))
-        at = 0
-        for first, count in ranges:
-            found[first * SUM : (first + count) * SUM] = sums[at : at + count * SUM]
-            at += count * SUM
-        if at != len(sums) or len(found) != size:
+        count = index.blocks(entry.size)
+        before, after = hashlib.sha256(), hashlib.sha256()
+        if sum(count for _, count in ranges) * SUM != len(sums):
             raise self._damaged(f"the ranges of {shown(entry.path)} do not fit its data")
-        return bytes(found)
+        changes = _Changes(ranges, sums)
+        with open(self.directory / stored.names(self.name)[2], "rb") as file:
+            file.seek(old.start * SUM)
+            for at in range(0, max(count, index.blocks(old.size)), _STEP):
+                known = file.read(max(0, min(_STEP, index.blocks(old.size) - at)) * SUM)
+                before.update(known)
+                size = max(0, min(_STEP, count - at)) * SUM
+                after.update(changes.into(at, bytearray(known[:size].ljust(size, b"\0"))))
+        if before.hexdigest() != old.digest:
+            raise self._damaged(f"the block sums of {shown(entry.path)} are not as they were")
+        if not changes.are_all_in():
+            raise self._damaged(f"the ranges of {shown(entry.path)} do not fit its data")
+        return after.hexdigest()
 
 
-def _path(member: Member) -> str:
-    return os.fsdecode(member.name.rstrip(b"/"))
+class _Changes:
+    """Changed blocks by ascending ranges, put in window by window."""
+
+    def __init__(self, ranges: list[tuple[int, int]], sums: bytearray) -> None:
+        self._numbers = [number for first, count in ranges for number in range(first, first + count)]
+        self._sums = sums
+        self._at = 0
+
+    def into(self, begin: int, window: bytearray) -> bytearray:
+        end = begin + len(window) // SUM
+        while self._at < len(self._numbers) and begin <= (number := self._numbers[self._at]) < end:
+            place = (number - begin) * SUM
+            window[place : place + SUM] = self._sums[self._at * SUM : (self._at + 1) * SUM]
+            self._at += 1
+        return window
+
+    def are_all_in(self) -> bool:
+        return self._at == len(self._numbers)
 
 
 def is_safe(path: str) -> bool:
@@ -347,7 +323,7 @@ def entries(directory: Path, name: str, part: Part) -> tuple[int, dict[str, Entr
     Raises:
         BackupDamaged: its index cannot be read, or names a path that leads elsewhere.
     """
-    place = parts.delta_names(name)[1] if part.delta else parts.names(name)[1]
+    place = stored.delta_names(name)[1] if part.delta else stored.names(name)[1]
     try:
         begun, found = index.read(directory / place)
     except (OSError, ValueError, zstandard.ZstdError) as failure:
@@ -376,14 +352,18 @@ def prove_part(
     sums: Mapping[str, str],
     *,
     linked: bool = False,
+    known: tuple[Sequence[Entry], Sequence[Entry]] | None = None,
     check: Check = None,
 ) -> None:
     """Read the archives of one part to their end. ``linked``: the full one is shared with another backup, and was looked at.
+    ``known``: what the full one and the backup hold, if the indexes need not be asked.
 
     Raises:
         BackupDamaged
     """
-    Reading(directory, name, part, Proof(), check, sums=sums, everything=not linked, trusted=linked).run()
+    Reading(
+        directory, name, part, Proof(), check, sums=sums, everything=not linked, trusted=linked, known=known
+    ).run()
 
 
 def prove_records(directory: Path, *, linked: Collection[str] = (), check: Check = None) -> Manifest:
@@ -396,7 +376,7 @@ def prove_records(directory: Path, *, linked: Collection[str] = (), check: Check
     """
     found = manifest(directory)
     if found is None:
-        raise BackupDamaged(f"{directory.name}: {MANIFEST} is missing, damaged, or of a newer updater")
+        raise BackupDamaged(f"{directory.name}: {why_unread(directory)}")
     sums = known_sums(directory)
     archives = {it for part in found.parts.values() for it in (part.full, part.delta) if it}
     for name in _files(found):
@@ -418,7 +398,7 @@ def _files(found: Manifest) -> list[str]:
     """The files that a backup must have, by its manifest."""
     names = [MANIFEST]
     for name, part in found.parts.items():
-        names += parts.names(name)
+        names += stored.names(name)
         if part.delta:
-            names += parts.delta_names(name)
+            names += stored.delta_names(name)
     return names

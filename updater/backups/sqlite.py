@@ -1,7 +1,8 @@
-"""SQLite databases: found by their header, copied as they are at one moment while the application writes, checked.
+"""SQLite databases: found by their header, looked at while the application writes, checked.
 
-A database is up to four files. Copying them one by one while somebody writes gives a corrupt one (measured: 13 of 15
-tries), so only SQLite itself copies here (https://www.sqlite.org/backup.html).
+A process has one set of POSIX locks for each file, and closing the file once, however it was opened, ends all of them
+(https://www.sqlite.org/howtocorrupt.html, section 2.2). What is opened here beside SQLite, a database or what lies beside it, is
+therefore closed only when no connection of this process is left.
 """
 
 from __future__ import annotations
@@ -11,22 +12,21 @@ import hashlib
 import os
 import sqlite3
 import stat
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
-
-from updater.errors import BackupFailed
 
 MAGIC = b"SQLite format 3\0"
 SIBLINGS = ("-wal", "-shm", "-journal")
 """What lies beside a database while it is used; with it these move, and without it they are worth nothing."""
 
 TIMEOUT = 30.0
-"""Seconds to wait for a writer that holds the database exclusively."""
+"""Seconds to wait for writers that hold databases exclusively."""
 
-_STEP = 2048
-"""Pages copied between two looks at whether to go on."""
+RACY = 2 * 10**9
+"""Nanoseconds within which a second change may leave the date of the first; the coarsest clock of a filesystem in use."""
 
 
 class Facts(NamedTuple):
@@ -36,15 +36,88 @@ class Facts(NamedTuple):
     schema: str
 
 
-def is_database(path: Path) -> bool:
+class _Connections:
+    """The connections of this process, and the files that wait for the end of the last one."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open = 0
+        self._waiting: list[int] = []
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._open += 1
+
+    def __exit__(self, *failure: object) -> None:
+        with self._lock:
+            self._open -= 1
+            while not self._open and self._waiting:
+                os.close(self._waiting.pop())
+
+    def close(self, fd: int) -> None:
+        """Close a file of a database, now or later."""
+        with self._lock:
+            if self._open:
+                self._waiting.append(fd)
+            else:
+                os.close(fd)
+
+
+connections = _Connections()
+
+
+def is_database(path: str | Path) -> bool:
     """Whether the file is a SQLite database, by its header. An unreadable one is not."""
     with contextlib.suppress(OSError):
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        found = False
         try:
-            return stat.S_ISREG(os.fstat(fd).st_mode) and os.read(fd, len(MAGIC)) == MAGIC
+            found = stat.S_ISREG(os.fstat(fd).st_mode) and os.read(fd, len(MAGIC)) == MAGIC
         finally:
-            os.close(fd)
+            # of a database in WAL mode the locks are those of the file beside it
+            ours = found or os.fspath(path).endswith(SIBLINGS)
+            connections.close(fd) if ours else os.close(fd)
+        return found
     return False
+
+
+class State(NamedTuple):
+    """By what a database is known to be as it was: identity, dates and headers of its own file and of its log, both of which
+    every commit changes."""
+
+    marks: tuple[tuple[int, ...], ...]
+    heads: tuple[bytes, ...]
+
+    def is_older_than(self, moment: int) -> bool:
+        """Whether it was left alone for so long before ``moment`` (nanoseconds) that any later change shows."""
+        return all(max(it[3:]) < moment - RACY for it in self.marks)
+
+    def is_content_of(self, other: State) -> bool:
+        """Whether nothing was written between the two; a rename in between does not matter (it sets the ctime)."""
+        return self.heads == other.heads and [it[:4] for it in self.marks] == [it[:4] for it in other.marks]
+
+
+def state(path: Path, log: Path | None = None) -> State | None:
+    """The state of a database; None where that says nothing: it is gone, or somebody is in the middle of a change. ``log``: where
+    its log lies, if not beside it."""
+    marks, heads = [], []
+    for place in (path, log or path.with_name(f"{path.name}-wal")):
+        try:
+            fd = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return None
+        try:
+            it = os.fstat(fd)
+            if it.st_size:  # an empty log is none
+                marks.append((it.st_dev, it.st_ino, it.st_size, it.st_mtime_ns, it.st_ctime_ns))
+                heads.append(os.pread(fd, 100, 0))
+        finally:
+            connections.close(fd)
+    if not marks or os.path.lexists(path.with_name(f"{path.name}-journal")):
+        return None
+    return State(tuple(marks), tuple(heads))
 
 
 def siblings(path: Path) -> list[Path]:
@@ -80,12 +153,18 @@ def reading(path: Path, *, timeout: float = TIMEOUT) -> Iterator[sqlite3.Connect
     Raises:
         sqlite3.Error
     """
+    with connections, _reading(path, timeout) as connection:
+        yield connection
+
+
+@contextlib.contextmanager
+def _reading(path: Path, timeout: float) -> Iterator[sqlite3.Connection]:
     connection = sqlite3.connect(_uri(path, "mode=ro"), uri=True, timeout=timeout, isolation_level=None)
     try:
         try:
             connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         except sqlite3.OperationalError as failure:
-            if failure.sqlite_errorname.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+            if is_locked(failure):
                 raise
             connection.close()
             connection = sqlite3.connect(
@@ -97,49 +176,8 @@ def reading(path: Path, *, timeout: float = TIMEOUT) -> Iterator[sqlite3.Connect
         connection.close()
 
 
-def copy(
-    source: Path,
-    target: Path,
-    *,
-    check: Callable[[], None] | None = None,
-    on_pages: Callable[[int, int], None] | None = None,
-) -> Facts:
-    """Copy a database as it is at one moment into the new file ``target``, which needs none of its siblings.
-
-    The read transaction that is opened first pins that moment: a writer that never pauses cannot make the copy start
-    over, and in WAL mode it is not held up. ``on_pages`` gets pages done and in all.
-
-    Raises:
-        BackupFailed: it is locked or corrupt.
-    """
-
-    def step(_status: int, remaining: int, total: int) -> None:
-        if check:
-            check()
-        if on_pages:
-            on_pages(total - remaining, total)
-
-    try:
-        with reading(source) as connection, contextlib.closing(sqlite3.connect(target)) as copied:
-            connection.execute("BEGIN")
-            connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-            copied.execute("PRAGMA journal_mode=OFF")
-            copied.execute("PRAGMA synchronous=OFF")
-            connection.backup(copied, pages=_STEP, progress=step, sleep=0.05)
-            return _facts(connection)
-    except sqlite3.Error as failure:
-        raise BackupFailed(
-            f"the database {source} cannot be copied: {failure}",
-            advice=_advice(source, failure),
-        ) from failure
-
-
-def _advice(path: Path, failure: sqlite3.Error) -> str:
-    if getattr(failure, "sqlite_errorname", "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-        return f"something has held it locked for {TIMEOUT:g} seconds: see `fuser {path}`."
-    return (
-        f"look at it with `sqlite3 {path} 'PRAGMA integrity_check'`; an earlier backup: updater backup list"
-    )
+def is_locked(failure: sqlite3.Error) -> bool:
+    return getattr(failure, "sqlite_errorname", "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
 
 
 def facts(path: Path) -> Facts:
@@ -149,10 +187,10 @@ def facts(path: Path) -> Facts:
         sqlite3.Error
     """
     with looking(path, timeout=5.0) as connection:
-        return _facts(connection)
+        return facts_of(connection)
 
 
-def _facts(connection: sqlite3.Connection) -> Facts:
+def facts_of(connection: sqlite3.Connection) -> Facts:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     rows = connection.execute(
         "SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\' "
@@ -162,11 +200,17 @@ def _facts(connection: sqlite3.Connection) -> Facts:
 
 
 def integrity_in_use(path: Path) -> str:
-    """``ok``, or what ``PRAGMA integrity_check`` found, for a database that may be written to meanwhile."""
+    """``ok``, or what ``PRAGMA integrity_check`` found, for a database that may be written to meanwhile.
+
+    Raises:
+        sqlite3.OperationalError: somebody has held it locked for 5 seconds, which says nothing about it.
+    """
     try:
         with looking(path, timeout=5.0) as connection:
             found = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(5)")]
     except sqlite3.Error as failure:
+        if is_locked(failure):
+            raise
         return str(failure)
     return "ok" if found == ["ok"] else "; ".join(found)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from updater import durable
 from updater.backups import gather, reading, sqlite, swap
-from updater.backups.gather import Found, Gathered, shown
+from updater.backups.gather import Found, Gathered, LeftOut, shown
 from updater.backups.index import Entry
 from updater.backups.manifest import Manifest
 from updater.backups.swap import Folder, Step, Swap
@@ -56,6 +56,8 @@ class Staging:
     check: Callable[[], None] | None = None
     leave: Collection[str] = ()
     """Paths that stay as they are."""
+    keep: bool = False
+    """What gives way is nowhere else, and is kept aside."""
     _swap: Swap | None = None
     _numbers: dict[str, tuple[str, int]] = field(default_factory=dict)
     """path -> holder and number of what is staged for it."""
@@ -66,6 +68,7 @@ class Staging:
         if found is None:
             raise BackupDamaged(f"{self.directory.name} is no backup that this updater reads")
         self.manifest: Manifest = found
+        self._left_out = LeftOut(replace(self.config, logs=True))
         self._databases = {it.path: it for it in found.databases}
         self._wanted = dict(self._entries())
 
@@ -90,8 +93,7 @@ class Staging:
         pieces = path.split("/")
         if path in self.leave or (pieces[0] == "logs" and _is_record(self.layout, path)):
             return True
-        config = replace(self.config, logs=True)
-        return any(gather.left_out("/".join(pieces[: n + 1]), config) for n in range(len(pieces)))
+        return any(map(self._left_out, itertools.accumulate(pieces, "{}/{}".format)))
 
     def stage(self) -> int:
         """Unpack what differs from the present state beside it, check every digest and every database. Returns the bytes.
@@ -133,6 +135,7 @@ class Staging:
             folders=tuple(plan.folders),
             emptied=tuple(plan.emptied),
             ready=True,
+            keep=self.keep,
         )
         swap.forward(self.layout, ready)
         return ready
@@ -178,7 +181,18 @@ class Staging:
                 plan.emptied.append(path)
             elif here.kind != "directory":
                 plan.away[path] = holders.of(path)
+        plan.folders += self._closed(plan, present)
         return plan
+
+    @staticmethod
+    def _closed(plan: _Plan, present: Mapping[str, Found]) -> Iterator[Folder]:
+        """Directories that stay as they are but may not be written to, in which something is moved."""
+        known = {it.path for it in plan.folders}
+        moved = {path.rpartition("/")[0] for path in (*plan.staged, *plan.away, *known)}
+        for path in sorted(moved - known):
+            here = present.get(path)
+            if here and here.kind == "directory" and here.mode & 0o300 != 0o300:
+                yield Folder(path, here.mode & 0o3777, here.owner, (here.mode & 0o7777, *here.owner))
 
     @staticmethod
     def _folder(plan: _Plan, path: str, entry: Entry, here: Found | None, holders: _Holders) -> None:
@@ -281,12 +295,14 @@ class _Beside(Unpacking):
         if entry.kind == "symlink" and entry.path in self._places:
             super().path(entry)
 
-    def file(self, entry: Entry, pieces: Iterator[memoryview]) -> bytes:
+    def file(self, entry: Entry, pieces: Iterator[memoryview]) -> None:
         if entry.path in self._places:
-            return super().file(entry, pieces)
-        return self._proof.file(entry, pieces)
+            super().file(entry, pieces)
+        else:
+            self._proof.file(entry, pieces)
 
-    def blocks(self, entry: Entry, ranges: list[tuple[int, int]], pieces: Iterator[memoryview]) -> bytes:
+    def blocks(self, entry: Entry, ranges: list[tuple[int, int]], pieces: Iterator[memoryview]) -> None:
         if entry.path in self._places:
-            return super().blocks(entry, ranges, pieces)
-        return self._proof.blocks(entry, ranges, pieces)
+            super().blocks(entry, ranges, pieces)
+        else:
+            self._proof.blocks(entry, ranges, pieces)

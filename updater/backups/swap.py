@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from updater import durable
+from updater.backups import sqlite
 from updater.backups.gather import ASIDE, shown
 from updater.errors import BackupFailed, UpdaterError
 from updater.layout import Layout
@@ -43,7 +44,8 @@ class Step:
 
 @dataclass(frozen=True)
 class Folder:
-    """A directory that must be there, with its mode and owner. ``was``: how it was before; None: it is made."""
+    """A directory that must be there, with its mode and owner. ``was``: how it was before; None: it is made. One in which
+    something is moved is among them if it may not be written to."""
 
     path: str
     mode: int
@@ -55,7 +57,8 @@ class Folder:
 class Swap:
     """What is moved. ``purpose``: ``restore``, ``migrate`` or ``undo``. Without ``ready`` nothing has been moved yet.
 
-    ``emptied``: directories that the new state does not have; they go when nothing is left in them.
+    ``emptied``: directories that the new state does not have; they go when nothing is left in them. ``keep``: what gives way is
+    nowhere else, so it is kept aside when the new state counts.
     """
 
     id: str
@@ -65,6 +68,7 @@ class Swap:
     folders: tuple[Folder, ...] = ()
     emptied: tuple[str, ...] = ()
     ready: bool = False
+    keep: bool = False
 
     def as_json(self) -> Json:
         return asdict(self)
@@ -81,6 +85,7 @@ class Swap:
                 folders=tuple(_folder(it) for it in data["folders"]),
                 emptied=tuple(map(str, data["emptied"])),
                 ready=bool(data["ready"]),
+                keep=bool(data.get("keep")),  # older updaters did not write it
             )
             paths = [*(it.path for it in found.steps), *(it.path for it in found.folders), *found.emptied]
             places = [*found.holders, *(it.holder for it in found.steps)]
@@ -172,6 +177,7 @@ def forward(layout: Layout, swap: Swap) -> None:
     assert swap.ready
     _write(layout, swap)
     touched: set[Path] = set()
+    _open(layout, swap)
     for step in sorted(swap.steps, key=_depth, reverse=True):
         if step.before:
             _take_away(_Places.of(layout, swap, step), touched)
@@ -180,6 +186,9 @@ def forward(layout: Layout, swap: Swap) -> None:
     for step in sorted(swap.steps, key=_depth):
         if step.after:
             _put(_Places.of(layout, swap, step), touched)
+    for folder in sorted(swap.folders, key=_depth, reverse=True):
+        if _is_directory(layout, folder.path):
+            _set(_inside(layout, folder.path), folder.mode, folder.owner)
     _flush(touched)
 
 
@@ -193,6 +202,7 @@ def undo(layout: Layout, *, keep: bool = False) -> list[Path]:
     if swap is None:
         return []
     touched: set[Path] = set()
+    _open(layout, swap)
     for step in sorted(swap.steps, key=_depth, reverse=True):
         if step.after and _reachable(layout, step.path):
             _take_back(_Places.of(layout, swap, step), touched)
@@ -202,25 +212,48 @@ def undo(layout: Layout, *, keep: bool = False) -> list[Path]:
     for step in sorted(swap.steps, key=_depth):
         if step.before:
             _put_back(_Places.of(layout, swap, step), swap.id, touched)
+    for folder in sorted(swap.folders, key=_depth, reverse=True):
+        if folder.was is not None and _is_directory(layout, folder.path):
+            _set(_inside(layout, folder.path), folder.was[0], folder.was[1:])
     _flush(touched)
-    kept = _keep_directories(layout, swap) if keep else []
+    aside = _keep_directories(layout, swap) if keep else []
     _remove_directories(layout, swap)
     durable.remove(layout.swap)
-    return kept
+    return aside
 
 
 def _keep_directories(layout: Layout, swap: Swap) -> list[Path]:
-    kept = []
+    """Keep what has been moved, with a list of what lay where; what holds nothing goes."""
     for holder in swap.holders:
         place = directory(layout, swap, holder)
-        if place.is_dir():
-            kept.append(place.with_name(f"{ASIDE}kept-{swap.id}"))
-            durable.rename(place, kept[-1])
-    return kept
+        if not _holds_moved(place):
+            durable.remove_tree(place)
+            continue
+        lines = "".join(f"{it.number}  {it.path}\n" for it in swap.steps if it.holder == holder)
+        with contextlib.suppress(OSError):  # a full disk must not cost what is to be kept
+            durable.write(place / "PATHS", lines, mode=0o600)
+        durable.rename(place, _free_name(place.with_name(f"{ASIDE}kept-{swap.id}")))
+    return kept(swap.id, (directory(layout, swap, it).parent for it in swap.holders))
+
+
+def _holds_moved(place: Path) -> bool:
+    return any((place / name).is_dir() and any((place / name).iterdir()) for name in ("old", "new"))
+
+
+def _free_name(wanted: Path) -> Path:
+    """A deployment may keep something aside twice: what a release wrote, and what gave way to the data from the stop."""
+    names = (wanted.with_name(f"{wanted.name}-{number}") for number in range(2, 1000))
+    return next(it for it in (wanted, *names) if not os.path.lexists(it))
+
+
+def kept(identifier: str, places: Iterable[Path]) -> list[Path]:
+    """The directories in these places in which a deployment has kept data aside."""
+    return [it for place in places for it in sorted(place.glob(f"{ASIDE}kept-{identifier}*")) if it.is_dir()]
 
 
 def accept(layout: Layout) -> None:
-    """From here on the new state counts; what lay there before is removed. Harmless when repeated."""
+    """From here on the new state counts; what lay there before is removed, or kept aside if it is nowhere else. Harmless when
+    repeated."""
     if os.path.lexists(layout.swap):
         durable.rename(layout.swap, layout.swapped)
     clear(layout)
@@ -234,8 +267,30 @@ def clear(layout: Layout) -> None:
     for path in sorted(swap.emptied, key=lambda it: it.count("/"), reverse=True):
         with contextlib.suppress(OSError):  # not empty: somebody else's
             os.rmdir(layout.shared / path)
-    _remove_directories(layout, swap)
+    if swap.keep:
+        _keep_directories(layout, swap)
+    else:
+        _remove_directories(layout, swap)
     durable.remove(layout.swapped)
+
+
+def written_to(layout: Layout, swap: Swap, states: Mapping[str, sqlite.State]) -> list[str]:
+    """The databases that were moved away and are not any more as in ``states`` (path -> state): somebody wrote to them before
+    the rename, and nothing else holds that."""
+    steps = {it.path: it for it in swap.steps if it.before}
+    found = []
+    for path, known in states.items():
+        if step := steps.get(path):
+            log = steps.get(f"{path}-wal")
+            lies = _old(layout, swap, log) if log else layout.shared / f"{path}-wal"  # made since
+            now = sqlite.state(_old(layout, swap, step), lies)
+            if now is None or not now.is_content_of(known):
+                found.append(path)
+    return found
+
+
+def _old(layout: Layout, swap: Swap, step: Step) -> Path:
+    return directory(layout, swap, step.holder) / "old" / str(step.number)
 
 
 def set_aside(layout: Layout) -> list[Path]:
@@ -244,15 +299,10 @@ def set_aside(layout: Layout) -> list[Path]:
     swap = pending(layout)
     if swap is None:
         return []
-    kept = []
-    for holder in swap.holders:
-        place = directory(layout, swap, holder)
-        if place.is_dir() and any(
-            (place / name).is_dir() and any((place / name).iterdir()) for name in ("old", "new")
-        ):
-            kept.append(place)
+    places = (directory(layout, swap, holder) for holder in swap.holders)
+    left = [place for place in places if _holds_moved(place)]
     durable.rename(layout.swap, layout.own / f"swap-{swap.id}.kept.json")
-    return kept
+    return left
 
 
 @dataclass(frozen=True)
@@ -352,15 +402,28 @@ def _make(layout: Layout, folder: Folder, touched: set[Path]) -> None:
     if folder.was is None and not place.is_dir():
         os.mkdir(place, 0o700)
         touched |= {place, place.parent}
-    _set(place, folder.mode, folder.owner)
+
+
+def _open(layout: Layout, swap: Swap) -> None:
+    """Who is not root can rename only in directories that may be written to; they get their modes at the end."""
+    for folder in sorted(swap.folders, key=_depth):
+        if _is_directory(layout, folder.path):
+            place = _inside(layout, folder.path)
+            mode = stat.S_IMODE(place.stat().st_mode)
+            with contextlib.suppress(PermissionError):  # somebody else's: the rename will tell
+                if mode & 0o700 != 0o700:
+                    os.chmod(place, mode | 0o700)
+
+
+def _is_directory(layout: Layout, path: str) -> bool:
+    """Whether a directory lies there that is ours to change; directly below ``shared/`` it may be a link to one."""
+    place = layout.shared / path
+    return _reachable(layout, path) and place.is_dir() and not ("/" in path and place.is_symlink())
 
 
 def _unmake(layout: Layout, folder: Folder, touched: set[Path]) -> None:
     place = _inside(layout, folder.path)
-    if not place.is_dir() or place.is_symlink():
-        return
-    if folder.was is not None:
-        _set(place, folder.was[0], folder.was[1:])
+    if folder.was is not None or not place.is_dir() or place.is_symlink():
         return
     with contextlib.suppress(OSError):  # something else lies in it by now
         os.rmdir(place)

@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from updater import durable
-from updater.backups import reading
+from updater.backups import index, reading
 from updater.backups.gather import shown
 from updater.backups.index import BLOCK, Entry
-from updater.backups.reading import Check
+from updater.backups.stored import Check
 from updater.errors import BackupDamaged
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_ZEROS = bytes(1024**2)
 
 
 @dataclass
@@ -41,32 +40,33 @@ class Unpacking:
     def _make(self, directory: Path) -> None:
         directory.mkdir(0o700, parents=True, exist_ok=True)
 
-    def file(self, entry: Entry, pieces: Iterator[memoryview]) -> bytes:
+    def file(self, entry: Entry, pieces: Iterator[memoryview]) -> None:
         place = self.place(entry)
         self._make(place.parent)
         fd = os.open(place, _NEW, 0o600)
         with open(fd, "wb", buffering=0) as file:
-            sums = b"".join(reading.aligned(pieces, lambda data: _write(fd, data, sparse=entry.sparse)))
+            for data in pieces:
+                _write(fd, data, sparse=entry.sparse)
             if entry.sparse:
                 file.truncate()
-            self._finish(fd, entry)
-        return sums
+            self._finish(fd, entry, still=0o200 if entry.stored == "blocks" else 0)
 
-    def blocks(self, entry: Entry, ranges: list[tuple[int, int]], pieces: Iterator[memoryview]) -> bytes:
+    def blocks(self, entry: Entry, ranges: list[tuple[int, int]], pieces: Iterator[memoryview]) -> None:
         fd = os.open(self.place(entry), os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             os.ftruncate(fd, entry.size)
             places = _Places(fd, ranges)
-            sums = b"".join(reading.aligned(pieces, places.write))
+            for data in pieces:
+                places.write(data)
             self._finish(fd, entry)
         finally:
             os.close(fd)
-        return sums
 
-    def _finish(self, fd: int, entry: Entry) -> None:
+    def _finish(self, fd: int, entry: Entry, *, still: int = 0) -> None:
+        """``still``: bits of the mode that are needed until its changed blocks are in."""
         if self._owned:
             os.fchown(fd, *entry.owner)
-        os.fchmod(fd, entry.mode & 0o777)
+        os.fchmod(fd, entry.mode & 0o777 | still)
         os.utime(fd, ns=(entry.mtime, entry.mtime))
 
     def finish(self) -> None:
@@ -86,7 +86,7 @@ class Unpacking:
 
 
 def _write(fd: int, data: memoryview, *, sparse: bool) -> None:
-    if sparse and data == memoryview(_ZEROS)[: len(data)]:
+    if sparse and index.is_zero(data):
         os.lseek(fd, len(data), os.SEEK_CUR)
         return
     while data:

@@ -19,6 +19,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "init": "Make a root: layout, updater.toml with comments.",
         "check": "Is there a newer release?",
         "preflight": "Run every check; read-only.",
+        "notify-test": "Send a test message to everybody who is told.",
     },
     "Deploy": {
         "deploy": "Put a release into service, or leave everything as it was.",
@@ -37,6 +38,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "logs": "The log of updater or of a process.",
         "diff": "What changed between two releases.",
         "health": "Run every probe once.",
+        "report": "Collect what a maintainer would ask for, secrets blanked out.",
     },
     "Releases": {
         "verify": "Re-hash a release against its address.",
@@ -44,6 +46,8 @@ COMMANDS: dict[str, dict[str, str]] = {
         "unpin": "Let a release be pruned again.",
         "mark-bad": "Never take a release by itself again.",
         "prune": "Remove old releases.",
+        "hold": "Let no other release go into service.",
+        "release-hold": "Lift that.",
     },
     "Data": {
         "backup": "Make, list, verify, restore and prune backups.",
@@ -54,16 +58,22 @@ COMMANDS: dict[str, dict[str, str]] = {
         "restart": "Stop and start processes.",
         "force-stop": "Kill every managed process at once.",
     },
+    "Dashboard": {
+        "serve": "The REST API and the dashboard.",
+    },
 }
 
 MODULES = {
-    "init": "begin", "check": "begin", "preflight": "begin",
+    "init": "begin", "check": "begin", "preflight": "begin", "notify-test": "notify",
     "deploy": "deploy", "fetch": "deploy", "activate": "deploy", "rollback": "deploy",
     "cancel": "deploy", "recover": "deploy", "unlock": "deploy",
     "status": "status",
     "releases": "look", "history": "look", "progress": "look", "logs": "look", "diff": "look",
+    "report": "report",
     "verify": "keep", "pin": "keep", "unpin": "keep", "mark-bad": "keep", "prune": "keep",
+    "hold": "keep", "release-hold": "keep",
     "backup": "backup",
+    "serve": "serve",
     "start": "run", "stop": "run", "restart": "run", "force-stop": "run", "health": "run",
 }  # fmt: skip
 

@@ -9,9 +9,7 @@ import click
 
 from updater import operations
 from updater.cli import output
-from updater.cli.deploy import run, user
 from updater.cli.output import Face
-from updater.deployment.transaction import Request
 from updater.operations import backing
 
 Json = dict[str, Any]
@@ -28,7 +26,7 @@ def backup() -> None:
 @click.pass_obj
 def create(face: Face, label: str, force: bool) -> None:
     """Make a backup while the application runs; it counts once it has been read back."""
-    root = operations.open_root(face.root)
+    root = face.open()
     with output.bar(face, "backing up") as on_progress:
         made = backing.create(root, label=label, force=force, on_progress=on_progress)
 
@@ -63,7 +61,7 @@ def list_(face: Face) -> None:
 
 def _row(it: Json) -> list[str]:
     if it["state"] == "damaged":
-        return [it["id"], output.bad("damaged"), "", "", "", "", ""]
+        return [it["id"], output.bad("cannot be read"), "", "", "", "", it["problem"]]
     why = f"{it['reason']}: {it['label']}" if it["label"] else it["reason"]
     return [
         it["id"], output.moment(it["created"]), it["release"] or "", output.size(it["size"]),
@@ -141,12 +139,19 @@ def restore(
     The present state is kept as another backup first. A restore that fails ends where it began.
     """
     face: Face = ctx.obj
+    root = face.open()
     if into is None:
-        found = backing.restorable(face.open(), name, parts)
+        from updater.cli import deploy  # a quarter of what the other commands would import
+        from updater.deployment.transaction import Request
+
+        found = backing.restorable(root, name, parts)
         output.confirm(_question(found), yes=yes, face=face)
-        request = Request("restore", found["id"], parts=parts, force=force, user=user(), reason=reason)
-        ctx.exit(run(face, request))
-    done = backing.extract(face.open(), name, into.absolute(), parts)
+        request = Request(
+            "restore", found["id"], parts=parts, force=force,
+            user=deploy.user(), origin=deploy.origin(), reason=reason,
+        )  # fmt: skip
+        ctx.exit(deploy.run(face, request, root))
+    done = backing.extract(root, name, into.absolute(), parts)
     face.emit(
         done,
         lambda: face.say(

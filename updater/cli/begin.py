@@ -48,9 +48,9 @@ def init(
 @click.pass_obj
 def check(face: Face) -> None:
     """Is there a newer release? Cheap enough for every few minutes."""
-    from updater.operations import beginning
+    from updater.operations import scheduling
 
-    found = beginning.check(operations.open_root(face.root))
+    found = scheduling.ask(operations.open_root(face.root))
 
     def text() -> None:
         update = found["update"]

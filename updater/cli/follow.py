@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any, Protocol
 
 import click
 
+from updater import words
 from updater.cli import output
 from updater.cli.output import Face
 from updater.deployment.journal import Line
@@ -14,35 +16,6 @@ from updater.errors import Cancelled, UpdaterError, from_json
 from updater.operations.deploying import Deployment
 
 Json = dict[str, Any]
-
-WORDS = {
-    "resolve": "resolving the release",
-    "preflight": "checking that an update can succeed",
-    "fetch": "fetching and unpacking",
-    "verify": "verifying digest and tree",
-    "unpack": "moving into releases/",
-    "build": "building the environment",
-    "seal": "sealing",
-    "choose": "choosing the backup",
-    "stage": "unpacking what differs beside the data",
-    "gate": "asking whether it may be interrupted",
-    "backup": "backing up",
-    "rehearse": "rehearsing the migration on a copy",
-    "drain": "asking once more",
-    "stop": "stopping the old processes",
-    "restore": "putting the data in place",
-    "load": "loading the dumps",
-    "migrate": "migrating the databases",
-    "activate": "swapping current",
-    "start": "starting the new processes",
-    "probe": "probing",
-    "watch": "watching",
-    "commit": "committing",
-}
-
-
-SHOWN_UNDONE = ("stop", "restore", "load", "migrate", "activate", "start", "commit")
-"""Phases whose undoing a user of the application could notice."""
 
 
 class Screen(Protocol):
@@ -66,13 +39,11 @@ class Lines:
             self._begun[name] = line.at
         elif line.kind == "done":
             took = output.seconds(_between(self._begun.get(name), line.at))
-            self.face.say(
-                f"  {output.good('✓')} {WORDS.get(name, name)} {output.dim(f'({took})')}{_found(line)}"
-            )
+            self.face.say(f"  {output.good('✓')} {words.phase(name)} {output.dim(f'({took})')}{_found(line)}")
         elif line.kind == "failed":
             self.face.say(f"  {output.bad('✗')} {line.data.get('message', 'failed')}")
-        elif line.kind == "undone" and name in SHOWN_UNDONE:
-            self.face.say(f"  {output.warning('↩')} undone: {WORDS.get(name, name)}")
+        elif line.kind == "undone" and name in words.SHOWN_UNDONE:
+            self.face.say(f"  {output.warning('↩')} undone: {words.phase(name)}")
 
     def progress(self, found: Json) -> None:
         pass
@@ -100,7 +71,7 @@ class Bars(Lines):
         phase = str(found.get("phase", ""))
         if phase != self._phase:
             self._phase = phase
-            self._bar.reset(self._task, total=None, description=WORDS.get(phase, phase), far="")
+            self._bar.reset(self._task, total=None, description=words.phase(phase), far="")
         done, total = found.get("done"), found.get("total")
         text = str(found.get("text") or "")[:60]
         if phase == "fetch" and isinstance(done, int | float):
@@ -126,7 +97,7 @@ def _found(line: Line) -> str:
 def follow(face: Face, deployment: Deployment) -> int:
     """Show a deployment until it ends, print the result, and return the exit code."""
     for record in deployment.recovered:
-        face.say(output.warning(f"first: {recovered_text(record)}"))
+        face.say(output.warning(f"first: {words.recovered(record)}"))
     record = _watch(face, deployment)
     return result(face, record)
 
@@ -138,6 +109,9 @@ def _watch(face: Face, deployment: Deployment) -> Json:
         while True:
             try:
                 return deployment.wait(screen.event, screen.progress)
+            except BrokenPipeError:
+                # The reader has seen enough (`| head`); how it ends is told by the exit code all the same.
+                sys.stdout = open(os.devnull, "w")  # noqa: SIM115
             except KeyboardInterrupt:
                 if asked:
                     raise Cancelled(
@@ -160,47 +134,21 @@ def _is_terminal(face: Face) -> bool:
 
 def result(face: Face, record: Json) -> int:
     """Print how a deployment ended; returns the exit code."""
+    if changes := record.get("configuration"):
+        from updater.settings import report
+
+        for line in report.lines(changes):
+            face.say(line)
+    for text in record.get("warnings") or ():
+        face.say(output.warning(f"warning: {text}"))
     if record.get("error"):
         error: UpdaterError = from_json(record["error"])
         face.fail(error, deployment=record)
         return error.exit_code
-    for text in record.get("warnings") or ():
-        face.say(output.warning(f"warning: {text}"))
-    face.emit({"deployment": record}, lambda: face.say(succeeded_text(record)))
+    face.emit({"deployment": record}, lambda: face.say(_succeeded(record)))
     return 0
 
 
-def succeeded_text(record: Json) -> str:
-    if record["outcome"] == "nothing-to-do":
-        return str(record.get("text") or "nothing to do")
-    took = output.seconds(record.get("seconds"))
-    if record["kind"] == "fetch":
-        return output.good(
-            f"{record['to']} is installed ({took}); put it into service with `updater activate {record['to']}`"
-        )
-    if record["kind"] == "restore":
-        kept = (
-            f"; as it was before: updater backup restore {record['backup']}" if record.get("backup") else ""
-        )
-        outage = (
-            f", interrupted for {output.seconds(record['outage_seconds'])}"
-            if record.get("outage_seconds")
-            else ""
-        )
-        return output.good(f"{record['restored']} is restored ({took}{outage})") + kept
-    back = f"; back: updater activate {record['from']}" if record.get("from") else ""
-    outage = (
-        f", interrupted for {output.seconds(record['outage_seconds'])}"
-        if record.get("outage_seconds")
-        else ""
-    )
-    return output.good(f"{record['to']} is in service ({took}{outage})") + back
-
-
-def recovered_text(record: Json) -> str:
-    """What became of a deployment that an earlier interruption had left open, and what it was interrupted by."""
-    if error := record.get("error"):
-        return "\n".join([str(error["message"]), *(f"  {line}" for line in error.get("details") or ())])
-    if record.get("kind") == "restore":
-        return f"the interrupted restore of {record.get('restored')} was finished"
-    return f"the interrupted deployment of {record.get('to')} was finished; it is in service"
+def _succeeded(record: Json) -> str:
+    first, rest = words.succeeded(record)
+    return (first if record["outcome"] == "nothing-to-do" else output.good(first)) + rest

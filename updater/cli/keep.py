@@ -1,4 +1,4 @@
-"""verify, pin, unpin, mark-bad, prune."""
+"""verify, pin, unpin, mark-bad, prune, hold, release-hold."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import click
 
 from updater import operations
 from updater.cli import output
+from updater.cli.deploy import user
 from updater.cli.output import Face
 from updater.operations import keeping
 
@@ -23,11 +24,12 @@ def verify(ctx: click.Context, version: str | None, everything: bool) -> None:
     def text() -> None:
         for report in reports:
             verdict = output.good("sound") if report["sound"] else output.bad("changed")
-            face.say(
-                f"{report['version']}: {verdict} ({report['files']} files, {report['digest']}; {report['proof']})"
-            )
+            known = f" ({report['files']} files, {report['digest']}; {report['proof']})"
+            face.say(f"{report['version']}: {verdict}{known if report['digest'] else ''}")
             for it in report["differences"]:
                 face.say(output.bad(f"  {it['what']}: {it['path']}"))
+            if report["differences"]:
+                face.say(f"  Next: {report['advice']}")
             if report["environment"]:
                 face.say(output.bad(f"  environment: {report['environment']}"))
                 face.say(f"  Next: updater fetch --rebuild {report['version']}")
@@ -86,3 +88,28 @@ def prune(face: Face, keep: int | None, dry_run: bool, yes: bool) -> None:
         output.confirm(f"Remove {', '.join(doomed)}?", yes=yes, face=face)
     removed = keeping.prune(root, keep)
     face.emit({"removed": removed}, lambda: face.say(f"removed {', '.join(removed) or 'nothing'}"))
+
+
+@click.command()
+@click.option("--reason", default="", help="Why; told to everybody who wants to deploy.")
+@click.pass_obj
+def hold(face: Face, reason: str) -> None:
+    """Let no other release go into service until `release-hold`; going back, restoring and restarting still work."""
+    found = keeping.hold(face.open(), reason, user())
+
+    def text() -> None:
+        if found["before"]:
+            face.say("this takes the place of an earlier hold, which is in shared/logs/update.log")
+        if found["at_work"]:
+            face.warn(f"{found['at_work']} is at work and goes on; `updater cancel` stops it")
+        face.say("updates are held; lift it with: updater release-hold")
+
+    face.emit(found, text)
+
+
+@click.command("release-hold")
+@click.pass_obj
+def release_hold(face: Face) -> None:
+    """Let releases go into service again."""
+    found = keeping.release_hold(face.open(), user())
+    face.emit(found, lambda: face.say("the hold is lifted" if found["released"] else "nobody holds updates"))

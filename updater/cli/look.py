@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import click
@@ -11,6 +12,7 @@ from updater.cli import output
 from updater.cli.output import Face
 from updater.errors import UsageError
 from updater.operations import looking
+from updater.settings import report
 
 Json = dict[str, Any]
 
@@ -49,11 +51,16 @@ def _release_row(it: Json) -> list[str]:
 
 
 @click.command()
+@click.argument("identifier", required=False, metavar="[ID]")
 @click.option("-n", "limit", default=20, show_default=True, type=click.IntRange(1), help="How many.")
 @click.pass_obj
-def history(face: Face, limit: int) -> None:
-    """Past deployments, newest first."""
+def history(face: Face, identifier: str | None, limit: int) -> None:
+    """Past deployments, newest first; or all that is on record of one (`latest`, or the beginning of its id)."""
     root = face.open()
+    if identifier is not None:
+        one = looking.one_of_history(root, identifier)
+        face.emit(one, lambda: _show_record(face, one))
+        return
     found = looking.history(root, limit=limit)
 
     def text() -> None:
@@ -65,8 +72,43 @@ def history(face: Face, limit: int) -> None:
         output.table(
             ("WHEN", "WHAT", "FROM", "TO", "OUTCOME", "TOOK", "WHY"), [_history_row(it) for it in found]
         )
+        face.say(
+            output.dim(
+                "all of one: updater history latest, or the beginning of its id as updater --json history tells it"
+            )
+        )
 
     face.emit(found, text)
+
+
+def _show_record(face: Face, it: Json) -> None:
+    error = it.get("error") or {}
+    who = " ".join(filter(None, (it.get("user"), it.get("origin") and f"({it['origin']})")))
+    outage = it.get("outage_seconds")
+    facts = {
+        "id": it.get("id"), "what": f"{it.get('kind')} {it.get('from') or '-'} → {_to(it)}",
+        "by": who, "reason": it.get("reason"), "digest": it.get("digest"),
+        "began": output.moment(it.get("started")), "took": output.seconds(it.get("seconds")),
+        "outage": output.seconds(outage) if outage is not None else "none",
+        "outcome": f"{it.get('outcome')}{' (forced)' if it.get('forced') else ''}{' (by a recovery)' if it.get('recovered') else ''}",
+        "backup": it.get("backup"), "restored": it.get("restored"), "text": it.get("text"),
+    }  # fmt: skip
+    for name, value in facts.items():
+        if value:
+            face.say(f"{name:<9}{value}")
+    phases = [f"{phase['name']} {output.seconds(phase['seconds'])}" for phase in it.get("phases") or ()]
+    face.say(f"{'phases':<9}{', '.join(phases)}")
+    for text in it.get("warnings") or ():
+        face.say(output.warning(f"warning: {text}"))
+    if error:
+        face.say(output.bad(f"error: {error.get('message')}"))
+        for line in [
+            *(error.get("details") or ()),
+            error.get("state"),
+            error.get("advice") and f"Next: {error['advice']}",
+        ]:
+            if line:
+                face.say(f"  {line}")
 
 
 def _history_row(it: Json) -> list[str]:
@@ -90,8 +132,8 @@ def _to(it: Json) -> str:
 @click.pass_obj
 def progress(face: Face, follow: bool) -> None:
     """Where the running deployment stands; else how the last one ended."""
-    root = face.open()
-    found = looking.progress(root)
+    layout = face.open().layout
+    found = looking.progress(layout)
     shown = None
     while follow and found and found["outcome"] is None and not found["interrupted"]:
         line = _progress_line(found)
@@ -99,12 +141,12 @@ def progress(face: Face, follow: bool) -> None:
             face.say(line)
             shown = line
         time.sleep(0.2)
-        found = looking.progress(root)
+        found = looking.progress(layout)
     face.emit(found, lambda: face.say(_progress_line(found) if found else "nothing was ever deployed here"))
 
 
 def _progress_line(found: Json) -> str:
-    what = f"{found['kind']} {found['to'] or found['wanted'] or ''}".strip()
+    what = f"{found['kind'] or 'a deployment'} {found['to'] or found['wanted'] or ''}".strip()
     if found["outcome"]:
         why = f": {found['error']['message']}" if found.get("error") else ""
         return f"{what}: {found['outcome']}{why}"
@@ -113,8 +155,8 @@ def _progress_line(found: Json) -> str:
             f"{what}: interrupted in phase {found['phase'] or 'begin'}; updater recover brings it to an end"
         )
     far = ""
-    if found.get("done") and found.get("total"):
-        far = f" {100 * found['done'] / found['total']:.0f} %"
+    if found.get("percent"):
+        far = f" {found['percent']:.0f} %"
     return f"{what}: {'rolling back' if found['rolling_back'] else found['phase']}{far} {found.get('text') or ''}".rstrip()
 
 
@@ -132,23 +174,23 @@ def logs(face: Face, process: str | None, follow: bool, lines: int) -> None:
             raise UsageError(
                 "--json prints one document; --follow never ends", advice="leave one of them out."
             )
-        face.emit({"file": str(path), "lines": list(looking.tail(path, lines))}, lambda: None)
+        face.emit({"file": str(path), "lines": looking.tail(path, lines)[0]}, lambda: None)
         return
-    for line in looking.tail(path, lines):
+    found, end = looking.tail(path, lines)
+    for line in found:
         click.echo(line)
     if follow:
-        _follow_file(path)
+        _follow_file(path, end)
 
 
-def _follow_file(path: Any) -> None:
-    """Print what is appended, also across a rotation."""
-    place = path.stat().st_size if path.exists() else 0
+def _follow_file(path: Path, place: int) -> None:
+    """Print what is appended after a place in bytes, also across a rotation."""
     while True:
         size = path.stat().st_size if path.exists() else 0
         if size < place:
             place = 0
         if size > place:
-            with path.open("rb") as file:
+            with looking.open_log(path) as file:
                 file.seek(place)
                 chunk = file.read(size - place)
             click.echo(chunk.decode(errors="replace"), nl=False)
@@ -160,7 +202,7 @@ def _follow_file(path: Any) -> None:
 @click.argument("version", required=False)
 @click.pass_obj
 def diff(face: Face, version: str | None) -> None:
-    """What changes from the release in service to VERSION (else the previous good one): files and packages."""
+    """What changes from the release in service to VERSION (else the previous good one): files, packages and default settings."""
     found = looking.diff(face.open(), version)
 
     def text() -> None:
@@ -174,7 +216,10 @@ def diff(face: Face, version: str | None) -> None:
                 face.say(colour(f"  {sign} {path}"))
         for name, (old, new) in found["packages"].items():
             face.say(f"  package {name}: {old or 'none'} → {new or 'none'}")
-        if not any(found[key] for key in ("added", "removed", "changed", "packages")):
+        settings = report.lines(found["configuration"], between=True)
+        for line in settings:
+            face.say(f"  {line}")
+        if not settings and not any(found[key] for key in ("added", "removed", "changed", "packages")):
             face.say("  no difference")
 
     face.emit(found, text)

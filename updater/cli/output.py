@@ -14,9 +14,15 @@ import click
 
 from updater.durable import encodable
 from updater.errors import UpdaterError
+from updater.words import moment, seconds, size
 
 if TYPE_CHECKING:
     from updater.operations import Root
+
+__all__ = [
+    "Face", "as_json", "bad", "bar", "bold", "confirm", "dim", "good", "moment", "plain", "safe", "seconds", "size", "table",
+    "warning",
+]  # fmt: skip
 
 
 @dataclass
@@ -29,12 +35,15 @@ class Face:
     quiet: bool = False
 
     def open(self) -> Root:
-        """The root, for a command that must work whatever is wrong with ``updater.toml``."""
+        """The root, for a command that must work whatever is wrong with ``updater.toml``; what is wrong, and what is used
+        instead, is told."""
         from updater import operations
 
         root = operations.open_root(self.root, tolerant=True)
         if root.wrong is not None:
-            self.warn(f"{root.wrong.message}: {'; '.join(root.wrong.details)}")
+            self.warn(root.wrong.line)
+            if root.instead:
+                self.warn(f"until it is corrected, used instead: {root.instead}")
         return root
 
     def emit(self, data: Any, text: Callable[[], None]) -> None:
@@ -65,7 +74,7 @@ class Face:
             click.echo(safe(line), err=True)
 
 
-_CONTROL = re.compile("(\x1b\\[[0-9;]*m)|[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+_CONTROL = "(\x1b\\[[0-9;]*m)|[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]"
 
 
 def as_json(data: Any) -> str:
@@ -76,7 +85,9 @@ def as_json(data: Any) -> str:
 def safe(text: str) -> str:
     """Text that may come from elsewhere (a tag, an answer, a log) without the control characters that could rewrite the
     screen or the clipboard; colours stay."""
-    return _CONTROL.sub(lambda found: found[1] or "\N{REPLACEMENT CHARACTER}", text)
+    if text.isprintable():  # nearly every line; compiling the pattern takes as long as much of a look
+        return text
+    return re.sub(_CONTROL, lambda found: found[1] or "\N{REPLACEMENT CHARACTER}", text)
 
 
 def plain(text: str) -> str:
@@ -136,38 +147,6 @@ def bar(face: Face, text: str) -> Iterator[Callable[[int, int], None] | None]:
     ) as shown:
         task = shown.add_task(text, total=None)
         yield lambda done, total: shown.update(task, completed=done, total=total or None)
-
-
-def size(count: float | None) -> str:
-    """Bytes for people."""
-    if count is None:
-        return "?"
-    for unit in ("B", "KB", "MB", "GB"):
-        if abs(count) < 1000 or unit == "GB":
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    raise AssertionError
-
-
-def seconds(count: float | None) -> str:
-    """A duration for people."""
-    if count is None:
-        return "?"
-    if count < 60:
-        return f"{count:.1f} s"
-    minutes, rest = divmod(int(count), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} days"
-
-
-def moment(text: str | None) -> str:
-    """A recorded moment in local time."""
-    from updater.records import moment as parse
-
-    found = parse(text)
-    return found.astimezone().strftime("%Y-%m-%d %H:%M:%S") if found else "?"
 
 
 def confirm(question: str, *, yes: bool, face: Face) -> None:

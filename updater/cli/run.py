@@ -6,7 +6,6 @@ from typing import Any
 
 import click
 
-from updater import operations
 from updater.cli import output
 from updater.cli.output import Face
 from updater.operations import running
@@ -42,7 +41,7 @@ def _tell_end(face: Face, how: str, names: list[str], warnings: list[str]) -> No
 @click.pass_obj
 def start(face: Face, processes: tuple[str, ...], wait: bool) -> None:
     """Start PROCESSES (else all) of the release in service."""
-    _tell(face, running.start(operations.open_root(face.root), processes, wait=wait, warn=face.warn))
+    _tell(face, running.start(face.open(), processes, wait=wait, warn=face.warn))
 
 
 @click.command()
@@ -61,7 +60,7 @@ def stop(face: Face, processes: tuple[str, ...]) -> None:
 @click.pass_obj
 def restart(face: Face, processes: tuple[str, ...], wait: bool) -> None:
     """Stop PROCESSES (else all) and start those of the release in service."""
-    _tell(face, running.restart(operations.open_root(face.root), processes, wait=wait, warn=face.warn))
+    _tell(face, running.restart(face.open(), processes, wait=wait, warn=face.warn))
 
 
 @click.command("force-stop")
@@ -82,7 +81,7 @@ def force_stop(face: Face, yes: bool) -> None:
 def health(ctx: click.Context) -> None:
     """Ask every probe once. Exit code 4 if a required one fails."""
     face: Face = ctx.obj
-    found = running.ask_health(operations.open_root(face.root))
+    found = running.ask_health(face.open())
 
     def text() -> None:
         for it in found["probes"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 
 from updater.errors import Cancelled
@@ -16,20 +16,31 @@ def deferred() -> Iterator[None]:
     """Within it Ctrl-C and SIGTERM wait: a recovery that is broken off half-way would only have to begin again."""
     came: list[int] = []
     try:
-        before = {
-            number: signal.signal(number, lambda it, _frame: came.append(it))
-            for number in (signal.SIGINT, signal.SIGTERM)
-        }
-    except ValueError:  # not the main thread: it gets no signals
+        with _handling(dict.fromkeys((signal.SIGINT, signal.SIGTERM), lambda it, _frame: came.append(it))):
+            yield
+    finally:
+        for arrived in came:
+            signal.raise_signal(arrived)
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Within it SIGTERM is as Ctrl-C, and a closed terminal (SIGHUP) ends nothing: between a stop and its start it would leave
+    the application down with nobody told."""
+    with _handling({signal.SIGTERM: signal.default_int_handler, signal.SIGHUP: lambda _number, _frame: None}):
         yield
-        return
+
+
+@contextlib.contextmanager
+def _handling(handlers: Mapping[signal.Signals, Callable[[int, FrameType | None], object]]) -> Iterator[None]:
+    before = {}
+    with contextlib.suppress(ValueError):  # not the main thread: it gets no signals
+        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        for arrived in came:
-            signal.raise_signal(arrived)
 
 
 class Cancellation:

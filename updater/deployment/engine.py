@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from updater.deployment.transaction import Stopwatch, Transaction
 from updater.errors import (
     Cancelled,
     DeploymentFailed,
+    DeploymentInterrupted,
     EnvironmentFailed,
     HealthFailed,
     PreflightFailed,
@@ -93,7 +95,8 @@ def run(tx: Transaction, phases: Sequence[Phase]) -> Outcome:
             finally:
                 notes.phases.append({"name": phase.name, "seconds": clock.seconds()})
             tx.facts[phase.name] = found
-            tx.journal.record("done", phase.name, found)
+            # Nothing is acted on before the next line, whose flush takes this one too.
+            tx.journal.record("done", phase.name, found, flush=False)
             if nothing := found.get("nothing"):
                 break
     except Exception as failure:
@@ -195,7 +198,7 @@ _VERBS: tuple[tuple[type[UpdaterError], str], ...] = (
 
 def explained(tx: Transaction, because: UpdaterError, *, touched: bool) -> UpdaterError:
     """The failure as a user needs to hear it: which release, what became of it, what runs now, what to do next."""
-    version = tx.target or tx.request.wanted
+    version = tx.target or tx.request.wanted or "a release that nothing names"
     back = tx.memory.get("back_to") or tx.origin
     now = f"{back} is in service" if back else "no release is in service, as before"
     state = f"{now}, untouched." if not touched else f"{now} again." if back else f"{now}."
@@ -208,6 +211,10 @@ def explained(tx: Transaction, because: UpdaterError, *, touched: bool) -> Updat
     verb = next((verb for kind, verb in _VERBS if isinstance(because, kind)), None)
     if isinstance(because, Cancelled):
         message = f"the deployment of {version} was cancelled; {now}"
+    elif isinstance(because, DeploymentInterrupted):
+        message = f"the deployment of {version} was interrupted and {'rolled back' if touched else 'undone'}; {now}."
+    elif touched and version == back:
+        message = f"{version} {verb or 'failed'}; it was in service before and still is."
     elif touched:
         message = f"{version} {verb or 'failed'} and was rolled back; {now}."
     elif verb:
@@ -216,7 +223,12 @@ def explained(tx: Transaction, because: UpdaterError, *, touched: bool) -> Updat
         because.state = because.state or state
         return because
     if touched and tx.backup:
-        state += f" Nothing was lost: {tx.backup} holds the data from before."
+        holds = f"{tx.backup} holds the data from before"
+        state += (
+            f" {holds}, but for what its warnings tell."
+            if tx.backup_lacks
+            else f" Nothing was lost: {holds}."
+        )
     if told := tx.memory.get("data_told"):
         state += f" {told}"
     details = [because.message, *because.details]
@@ -230,7 +242,8 @@ def _restore_explained(tx: Transaction, because: UpdaterError, state: str, *, to
     if not touched:
         because.state = because.state or "Nothing was changed."
         return because
-    what = "was cancelled" if isinstance(because, Cancelled) else "failed"
+    how = {Cancelled: "was cancelled", DeploymentInterrupted: "was interrupted"}
+    what = next((text for kind, text in how.items() if isinstance(because, kind)), "failed")
     state = (
         f"{state} The data are as they were before{f'; {tx.backup} holds them as well' if tx.backup else ''}."
     )
@@ -248,27 +261,48 @@ def _restore_explained(tx: Transaction, because: UpdaterError, state: str, *, to
 def _advice(tx: Transaction, because: UpdaterError) -> str | None:
     if isinstance(because, Cancelled | PreflightFailed):
         return None
+    if tx.target is not None and tx.target == tx.origin:
+        other = _another(tx)
+        return f"see `updater logs`{f', or go back to {other}: updater rollback' if other else ''}."
     fix = "fix the release and publish it under a new tag"
     there = tx.target is not None and tx.layout.release(tx.target).is_dir()
     return f"{fix}, or see what changed: updater diff {tx.target}" if there else f"{fix}."
 
 
+def _another(tx: Transaction) -> str | None:
+    """The good release before the one that was in service."""
+    previous = tx.before.get("previous")
+    return str(previous) if previous and previous != tx.origin else None
+
+
 def rollback_failed(
-    tx: Transaction, because: UpdaterError, problems: Sequence[UpdaterError]
+    tx: Transaction, because: UpdaterError, problems: Sequence[UpdaterError], *, tries_left: int = 0
 ) -> RollbackFailed:
-    """The one error that must tell a person at night exactly what to do."""
+    """The one error that must tell a person at night exactly what to do.
+
+    ``tries_left``: how many more commands will try the way back by themselves.
+    """
     back = tx.origin or "VERSION"
+    to = back if tx.target != tx.origin else _another(tx) or back
     details = [f"first: {because.message}", *because.details, "then, on the way back:"]
-    details += [line for problem in problems for line in (problem.message, *problem.details)]
+    for problem in problems:
+        details += [problem.message, *problem.details, *([problem.advice] if problem.advice else [])]
     return RollbackFailed(
         f"{tx.subject} failed and so did the way back to {back}",
         details=details,
-        state="updater holds still now and will not try again by itself.",
+        state=_goes_on(tries_left),
         advice=(
-            f"look at the reasons above; then `updater activate {back}`, "
-            f"or by hand: cd {tx.layout.root} && ln -sfn releases/{back} current && updater restart"
+            f"look at the reasons above; then {'`updater recover`' if tries_left else f'`updater activate {to}`'}, "
+            f"or by hand: cd {shlex.quote(str(tx.layout.root))} && ln -sfn releases/{to} current && updater restart"
         ),
     )
+
+
+def _goes_on(tries_left: int) -> str:
+    if not tries_left:
+        return "updater holds still now and will not try again by itself."
+    often = "once more" if tries_left == 1 else f"{tries_left} times more"
+    return f"The way back is tried {often}, by the next command that changes something; after that updater holds still."
 
 
 def finish(notes: Run, result: str, *, error: UpdaterError | None = None, text: str | None = None) -> Outcome:
@@ -313,6 +347,7 @@ def outcome_record(notes: Run, result: str, error: UpdaterError | None, text: st
         "backup": tx.backup,
         "restored": tx.facts.get("choose", {}).get("backup"),
         "data": tx.memory.get("data"),
+        "configuration": tx.configuration,
         "phases": notes.phases,
         "outcome": result,
         "text": text,

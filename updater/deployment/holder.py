@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from pathlib import Path
 from typing import NamedTuple
 
 from updater import lock
@@ -27,5 +29,11 @@ def holder(layout: Layout) -> Holder | None:
     if owner is None:
         return None
     signs = [layout.lock_owner, layout.progress, *journal.unfinished(layout)]
-    last = max((path.stat().st_mtime for path in signs if path.exists()), default=time.time())
+    last = max(filter(None, map(_changed, signs)), default=time.time())
     return Holder(owner, max(0.0, time.time() - last))
+
+
+def _changed(path: Path) -> float | None:
+    with contextlib.suppress(OSError):  # it may end while it is looked at
+        return path.stat().st_mtime
+    return None

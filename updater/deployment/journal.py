@@ -2,7 +2,8 @@
 
 One line per event: 16 hex digits of the SHA-256 of the rest, a space, canonical JSON. Each line is written with one
 ``write(2)`` to a file opened with ``O_APPEND`` and flushed before anything acts on it: *intent* before the act,
-*done* after it. A kill between act and record leaves the world ahead of the last line, never behind it.
+*done* after it. A kill between act and record leaves the world ahead of the last line, never behind it; so does a power cut
+between *done* and the line that follows it, before which nothing acts: one flush takes both.
 
 ``.updater/journal/<id>.jsonl`` is a deployment that has not ended; ``journal/closed/`` holds those that have.
 """
@@ -16,32 +17,32 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from updater import durable
 from updater.layout import Layout
-from updater.records import now, stamp
+from updater.records import moment, now, stamp
 from updater.subprocesses import boot_id
 
 FORMAT = 1
 CLOSED_KEPT = 50
 SUFFIX = ".jsonl"
+LARGEST = 16 * 1024**2
+"""Bytes; a deployment writes some ten thousand."""
 
 Json = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """One event. ``kind``: begin, intent, done, failed, undo, undone, note, lost, recover or end."""
 
     seq: int
     kind: str
     phase: str | None
     at: str
-    data: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any]
     mono: float | None = None
     """Seconds of a clock that never jumps, comparable within the same ``boot``."""
     boot: str = ""
@@ -80,8 +81,7 @@ def decode(raw: bytes) -> Line | None:
         return None
 
 
-@dataclass(frozen=True)
-class Log:
+class Log(NamedTuple):
     """What a journal says, up to its first damaged line. ``sound`` is the length in bytes of that part.
 
     ``lost``: whole lines follow the damaged one. That is no torn end, as a kill leaves it: something else damaged the file, and
@@ -99,12 +99,53 @@ class Log:
         """What was so before the deployment, and what it was asked to do; {} if even that line is lost."""
         return self.lines[0].data if self.lines and self.lines[0].kind == "begin" else {}
 
+    @property
+    def request(self) -> Json:
+        """What was asked; {} if that cannot be told."""
+        found = self.begin.get("request")
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def before(self) -> Json:
+        """The world before; what is of another form than ours, a newer updater's perhaps, is left out."""
+        found = self.begin.get("before")
+        kept = dict(found) if isinstance(found, dict) else {}
+        if not isinstance(kept.get("running", []), list):
+            del kept["running"]
+        return kept
+
     def seconds(self) -> float | None:
         """Seconds since it began, whatever the wall clock did; None if that was before the machine's last start."""
         first = self.lines[0] if self.lines else None
         if first is None or first.mono is None or first.boot != boot_id():
             return None
         return round(max(0.0, time.monotonic() - first.mono), 3)
+
+    def age(self, kind: str, phase: str) -> float | None:
+        """Seconds since a phase's first line of that kind, through a start of the machine by the wall clock; None if there is none."""
+        line = next((it for it in self.lines if it.kind == kind and it.phase == phase), None)
+        if line is None:
+            return None
+        if line.mono is not None and line.boot == boot_id():
+            return round(max(0.0, time.monotonic() - line.mono), 3)
+        at = moment(line.at)
+        return round(max(0.0, (now() - at).total_seconds()), 3) if at else None
+
+    def phases(self) -> list[Json]:
+        """The phases that began, with the seconds that each took until its next line; one that was cut off has none."""
+        found = []
+        for line in self.lines:
+            if line.kind != "intent":
+                continue
+            after = next(
+                (it for it in self.lines if it.seq > line.seq and it.kind in ("done", "failed")), None
+            )
+            timed = after and line.mono is not None and after.mono is not None and line.boot == after.boot
+            seconds = (
+                round(after.mono - line.mono, 3) if timed and after and after.mono and line.mono else None
+            )
+            found.append({"name": line.phase, "seconds": seconds})
+        return found
 
     @property
     def end(self) -> Mapping[str, Any] | None:
@@ -159,7 +200,12 @@ def parse(identifier: str, raw: bytes) -> Log:
 
 def read(path: Path) -> Log:
     """Read a journal file. Raises OSError if it cannot be read."""
-    return parse(path.name.removesuffix(SUFFIX), durable.read(path))
+    return parse(path.name.removesuffix(SUFFIX), _content(path))
+
+
+def _content(path: Path) -> bytes:
+    """What a journal holds; nothing if it is far larger than one can be: then something else has written it."""
+    return b"" if path.stat().st_size > LARGEST else durable.read(path, LARGEST)
 
 
 def unfinished(layout: Layout) -> list[Path]:
@@ -220,15 +266,22 @@ class Journal:
         log = read(path)
         seq = log.lines[-1].seq + 1 if log.lines else 0
         if log.damaged:
-            raw = durable.read(path)
-            durable.write(path.with_name(f"{path.name}.damaged"), raw)
+            raw = _content(path)
+            _keep_aside(path)
             lost = encode(_line(seq, "lost", None, {})) if log.lost else b""
             durable.write(path, raw[: log.sound] + lost)
             seq += log.lost
         return cls(layout, path, seq)
 
-    def record(self, kind: str, phase: str | None = None, data: Mapping[str, Any] | None = None) -> None:
-        """Append one event; it is on the disk when this returns.
+    def record(
+        self,
+        kind: str,
+        phase: str | None = None,
+        data: Mapping[str, Any] | None = None,
+        *,
+        flush: bool = True,
+    ) -> None:
+        """Append one event; it is on the disk when this returns, or without ``flush`` when the next one is.
 
         Raises:
             OSError: it is not; the caller must not act on it.
@@ -237,7 +290,8 @@ class Journal:
         try:
             if os.write(self._fd, payload) != len(payload):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
-            durable.flush(self._fd)
+            if flush:
+                durable.flush(self._fd)
         except OSError:
             with contextlib.suppress(OSError):  # else the next line would be glued to half a line
                 os.ftruncate(self._fd, self._length)
@@ -258,11 +312,21 @@ class Journal:
                 old.unlink()
 
 
+def _keep_aside(path: Path) -> None:
+    """The journal as it was, by a second name: what replaces it leaves that alone."""
+    aside = path.with_name(f"{path.name}.damaged")
+    aside.unlink(missing_ok=True)
+    try:
+        os.link(path, aside)
+    except OSError:  # a filesystem without hard links
+        durable.write(aside, _content(path))
+
+
 def _next_stamp(layout: Layout) -> str:
     """The time, but never before that of an earlier deployment: a clock that goes back must not mix up their order."""
     stamp = f"{now():%Y%m%dT%H%M%S}"
     earlier = [*closed(layout), *unfinished(layout)]
-    latest = max((found[1] for path in earlier if (found := _STAMPED.match(path.name))), default="")
+    latest = max((found[1] for path in earlier if (found := re.match(_STAMPED, path.name))), default="")
     if stamp > latest:
         return stamp
     with contextlib.suppress(ValueError, OverflowError):
@@ -271,7 +335,7 @@ def _next_stamp(layout: Layout) -> str:
     return stamp
 
 
-_STAMPED = re.compile(r"(\d{8}T\d{6})-[0-9a-f]{6}\.jsonl")
+_STAMPED = r"(\d{8}T\d{6})-[0-9a-f]{6}\.jsonl"
 
 
 def _line(seq: int, kind: str, phase: str | None, data: Mapping[str, Any]) -> Json:

@@ -15,13 +15,15 @@ from updater.config import Config
 from updater.deployment import engine, journal, phases
 from updater.deployment.cancel import deferred
 from updater.deployment.journal import Journal, Log
-from updater.deployment.phases import data
-from updater.deployment.transaction import Transaction
-from updater.errors import DeploymentFailed, RollbackFailed, UpdaterError, from_json
+from updater.deployment.phases import data, housekeeping
+from updater.deployment.transaction import Stopwatch, Transaction
+from updater.errors import DeploymentInterrupted, RollbackFailed, UpdaterError, from_json
 from updater.layout import Layout, ReleaseFiles
 from updater.lock import Lock
-from updater.processes import control
+from updater.processes import control, orphans
 from updater.releases import service, shared, store
+from updater.settings import files as settings_files
+from updater.settings import sets
 
 ATTEMPTS = 3
 """Recoveries after which updater holds still instead of trying again."""
@@ -41,9 +43,11 @@ def recover(layout: Layout, config: Config, lock: Lock) -> list[engine.Outcome]:
         RollbackFailed: the way back failed; it is tried again by the next command, three times in all.
     """
     with deferred():
+        orphans.end(layout)
         outcomes = [_recover_one(layout, config, lock, path) for path in journal.unfinished(layout)]
         data.tidy(layout)
         sweep(layout)
+        housekeeping.restore_ballast(layout)
     return outcomes
 
 
@@ -51,11 +55,14 @@ def sweep(layout: Layout) -> None:
     """Remove the temporary names that a kill has left. Only names of our own making are touched."""
     places = [
         layout.root, layout.releases, layout.own, layout.marks, layout.journal, layout.journal / "closed",
-        layout.run, layout.cache, layout.cache / "http", layout.logs, layout.launchers, layout.scripts, layout.backups,
+        layout.run, layout.cache, layout.cache / "http", layout.logs, layout.launchers, layout.configurations,
+        layout.scripts, layout.backups, layout.bound_settings, layout.bound_settings / sets.SETS,
     ]  # fmt: skip
     for release in store.installed(layout):
         places += [release.path, release.path / ReleaseFiles.RECORDS, layout.launchers / release.version]
-        places += [(release.path / inside).parent for inside in shared.links(layout, release.version)]
+        links = shared.links(layout, release.version)
+        places += [(release.path / inside).parent for inside in links]
+        places += [place.parent for place in settings_files.places(layout, links)]
     places += data.places(layout)
     for place in places:
         durable.sweep(place)
@@ -66,12 +73,14 @@ def _recover_one(layout: Layout, config: Config, lock: Lock, path: Path) -> engi
     log = book.read()
     tx = Transaction.recovered(layout, config, lock, book, log)
     tx.memory |= {"recovered": True, "seconds": log.seconds()}
-    notes = engine.Run(tx)
+    notes = engine.Run(tx, phases=log.phases())
+    _take_up_outage(tx, log)
     if log.incomplete:
         _fill_from_facts(tx, facts(layout))
     if log.end is not None:
-        engine.close(tx, dict(log.end))
-        return engine.Outcome(str(log.end.get("outcome")), dict(log.end))
+        record = {"id": log.id, "outcome": "unknown", **log.end}
+        engine.close(tx, record)
+        return engine.Outcome(str(record["outcome"]), record)
     if log.recoveries >= ATTEMPTS:
         return _hold(notes, log)
     engine.free_ballast(tx)
@@ -85,8 +94,9 @@ def _recover_one(layout: Layout, config: Config, lock: Lock, path: Path) -> engi
     problems = engine.undo(tx, notes.done)
     because = interrupted(log, tx)
     if problems:
-        failed = engine.rollback_failed(tx, because, problems)
-        if log.recoveries + 1 >= ATTEMPTS:
+        left = ATTEMPTS - (log.recoveries + 1)
+        failed = engine.rollback_failed(tx, because, problems, tries_left=left)
+        if not left:
             return engine.finish(notes, "rollback-failed", error=failed)
         raise failed
     touched = any(phase.touches_service for phase in notes.done) and not (
@@ -94,6 +104,14 @@ def _recover_one(layout: Layout, config: Config, lock: Lock, path: Path) -> engi
     )
     error = engine.explained(tx, because, touched=touched)
     return engine.finish(notes, "rolled-back" if touched else "failed", error=error)
+
+
+def _take_up_outage(tx: Transaction, log: Log) -> None:
+    """What was stopped before the kill has been down since, unless the new release had answered."""
+    if isinstance(told := log.data("probe").get("outage_seconds"), int | float):
+        tx.memory["outage"] = float(told)
+    elif (since := log.age("intent", "stop")) is not None:
+        tx.memory["down"] = Stopwatch(since)
 
 
 def _fill_from_facts(tx: Transaction, now: Mapping[str, str | None]) -> None:
@@ -138,11 +156,15 @@ def interrupted(log: Log, tx: Transaction) -> UpdaterError:
     if log.rolling_back is not None:
         return from_json(dict(log.rolling_back.data))
     phase = next(reversed(log.intended()), "begin")
+    again = f"run it again: {tx.request.command()}"
     if log.incomplete:
-        return DeploymentFailed(
-            f"updater was killed, or the machine stopped, after phase {phase}; its journal was damaged, so every phase was undone"
+        return DeploymentInterrupted(
+            f"updater was killed, or the machine stopped, after phase {phase}; its journal was damaged, so every phase was undone",
+            advice=again,
         )
-    return DeploymentFailed(f"updater was killed, or the machine stopped, in phase {phase}")
+    return DeploymentInterrupted(
+        f"updater was killed, or the machine stopped, in phase {phase}", advice=again
+    )
 
 
 def _hold(notes: engine.Run, log: Log) -> engine.Outcome:

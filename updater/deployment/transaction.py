@@ -5,15 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from updater import records
-from updater.config import Config
 from updater.deployment.cancel import Cancellation
 from updater.deployment.journal import Journal, Log
 from updater.deployment.progress import Progress
+from updater.errors import ConfigError
 from updater.layout import Layout
 from updater.lock import Lock
+
+if TYPE_CHECKING:
+    from updater.config import Config
 
 Json = dict[str, Any]
 
@@ -34,6 +37,8 @@ class Request:
     rebuild: bool = False
     restore_data: bool = False
     parts: tuple[str, ...] = ()
+    keep_config: bool = False
+    """The settings stay as they are, although the release ran with others before."""
     origin: str = "shell"
     user: str = ""
     reason: str = ""
@@ -43,13 +48,36 @@ class Request:
         """Whether data of a backup take the place of the present ones."""
         return self.kind == "restore" or self.restore_data
 
+    @property
+    def goes_back(self) -> bool:
+        """Whether it leads to what is on this machine already; such a way no typing error in ``updater.toml`` may bar."""
+        return self.kind in ("activate", "rollback", "restore")
+
     def as_json(self) -> Json:
         return asdict(self)
 
+    def command(self, *flags: str) -> str:
+        """What a person types for it, with more flags; for advice."""
+        words = [self.wanted or ""] if self.kind != "rollback" or not self.wanted else ["--to", self.wanted]
+        given = {
+            "--restore-data": self.restore_data, "--keep-config": self.keep_config,
+            "--replace": self.replace, "--rebuild": self.rebuild, "--force": self.force,
+        }  # fmt: skip
+        words += dict.fromkeys([*(flag for flag, asked in given.items() if asked), *flags])
+        verb = "backup restore" if self.kind == "restore" else self.kind
+        return " ".join(["updater", verb, *filter(None, words)])
+
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Request:
-        known = {name: data[name] for name in cls.__dataclass_fields__ if name in data}
-        return cls(**{**known, "parts": tuple(map(str, known.get("parts") or ()))})
+        """What is missing, or of another type than ours, is as if it were not asked: journals are input."""
+        asked: dict[str, Any] = {"kind": "deploy"}
+        for name, about in cls.__dataclass_fields__.items():
+            value, wanted = data.get(name), bool if about.default is False else str
+            if name == "parts" and isinstance(value, list | tuple):
+                asked[name] = tuple(map(str, value))
+            elif name != "parts" and isinstance(value, wanted):
+                asked[name] = value
+        return cls(**asked)
 
 
 @dataclass
@@ -69,6 +97,8 @@ class Transaction:
     """What each phase recorded when it was done."""
     memory: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    wrong: ConfigError | None = None
+    """What is wrong with ``updater.toml``; ``config`` is then what the release in service last ran with."""
     progress: Progress = field(init=False)
 
     def __post_init__(self) -> None:
@@ -80,12 +110,11 @@ class Transaction:
     @classmethod
     def recovered(cls, layout: Layout, config: Config, lock: Lock, journal: Journal, log: Log) -> Transaction:
         """The transaction of a journal whose owner is dead."""
-        begin = log.begin
-        request = Request.from_json(begin.get("request") or {"kind": "deploy"})
+        request = Request.from_json(log.request)
         facts = {line.phase: line.data for line in log.lines if line.kind == "done" and line.phase}
         cancel = Cancellation()
         cancel.shield()
-        return cls(layout, config, lock, journal, cancel, request, begin.get("before") or {}, facts)
+        return cls(layout, config, lock, journal, cancel, request, log.before, facts)
 
     @property
     def target(self) -> str | None:
@@ -109,15 +138,26 @@ class Transaction:
         return None
 
     @property
+    def backup_lacks(self) -> bool:
+        """Whether that backup does not hold all that there was, which its warnings tell."""
+        return bool(self.facts.get("backup", {}).get("lacks"))
+
+    @property
     def subject(self) -> str:
         """What this is about, for people."""
         if self.request.kind == "restore":
             return f"the restore of {self.facts.get('choose', {}).get('backup') or self.request.wanted}"
-        return f"the deployment of {self.target or self.request.wanted}"
+        return f"the deployment of {self.target or self.request.wanted or 'a release that nothing names'}"
 
     def began(self, phase: str) -> bool:
         """Whether a phase has begun, by the journal; it may have been undone since."""
         return any(line.kind == "intent" and line.phase == phase for line in self.journal.read().lines)
+
+    @property
+    def configuration(self) -> Mapping[str, Any] | None:
+        """What became of the application's settings; once they are put back, only what was kept aside then."""
+        found = self.memory.get("settings_put_back") or self.facts.get("configure", {}).get("configuration")
+        return found if isinstance(found, dict) else None
 
     @property
     def running_before(self) -> list[str]:
@@ -147,10 +187,10 @@ def _is_name(version: str) -> bool:
 
 
 class Stopwatch:
-    """Seconds since it was made; unmoved by clock jumps."""
+    """Seconds since it was made, and ``already`` before that; unmoved by clock jumps."""
 
-    def __init__(self) -> None:
-        self._start = time.monotonic()
+    def __init__(self, already: float = 0.0) -> None:
+        self._start = time.monotonic() - already
 
     def seconds(self) -> float:
         return round(time.monotonic() - self._start, 3)

@@ -2,7 +2,8 @@
 
 Whoever starts it (a shell, a dashboard) may die, be restarted or be updated meanwhile. The first thing it says, on the
 descriptor it is given, is that the lock is held and the journal's first line is on the disk (F09), or why not. The
-descriptor stays open until it ends, so that the starter can wait without polling.
+descriptor stays open until it ends, so that the starter can wait without polling. Messages to people (``[notify]``) are sent after all
+that: nobody waits for them.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from typing import Any
 
 from updater import lock, ownership, records
 from updater.config import Config
-from updater.deployment import engine, phases, recovery
+from updater.deployment import announcing, configuration, engine, phases, recovery
 from updater.deployment.cancel import Cancellation
 from updater.deployment.journal import Journal
+from updater.deployment.phases import housekeeping
 from updater.deployment.transaction import Request, Transaction
-from updater.errors import UpdaterError
+from updater.errors import PreflightFailed, UpdaterError
 from updater.layout import Layout
 from updater.releases import service, store
 
@@ -34,18 +36,30 @@ def main(argv: list[str]) -> int:
     os.set_inheritable(fd, False)  # the application must not keep the starter waiting
     cancel = Cancellation()
     cancel.listen()
+    layout = Layout(root)
+    told = announcing.Announcement(layout)
+    answer, code = _run(layout, request, cancel, told, fd)
+    _answer(fd, answer)
+    os.close(fd)
+    told.send()
+    return code
+
+
+def _run(
+    layout: Layout, request: Request, cancel: Cancellation, told: announcing.Announcement, fd: int
+) -> tuple[Json, int]:
+    """The last answer, and the exit code."""
     try:
-        outcome = deploy(Layout(root), request, cancel, accepted=lambda answer: _answer(fd, answer))
+        outcome = deploy(layout, request, cancel, told, accepted=lambda answer: _answer(fd, answer))
     except UpdaterError as failure:
-        _answer(fd, {"error": failure.as_json()})
-        return failure.exit_code
+        error = failure
     except OSError as failure:
         error = engine.storage_error(failure)
         error.state = "Nothing was changed."
-        _answer(fd, {"error": error.as_json()})
-        return error.exit_code
-    _answer(fd, {"ended": outcome.record})
-    return outcome.exit_code
+    else:
+        return {"ended": outcome.record}, outcome.exit_code
+    told.failure = (error, request.kind, request.origin)
+    return {"error": error.as_json()}, error.exit_code
 
 
 def _answer(fd: int, message: Json) -> None:
@@ -58,21 +72,35 @@ def _answer(fd: int, message: Json) -> None:
 
 
 def deploy(
-    layout: Layout, request: Request, cancel: Cancellation, accepted: Callable[[Json], None]
+    layout: Layout,
+    request: Request,
+    cancel: Cancellation,
+    told: announcing.Announcement,
+    accepted: Callable[[Json], None],
 ) -> engine.Outcome:
-    """Run one deployment from lock to end. ``accepted`` gets its id, and what was recovered on the way.
+    """Run one deployment from lock to end. ``accepted`` gets its id, and what was recovered on the way; ``told`` takes up what is
+    to be told afterwards.
 
     Raises:
+        ConfigError: ``updater.toml`` is wrong, and it is no way back to what is on this machine.
         UpdaterError: it could not begin (lock, configuration, a recovery that failed); nothing was journaled.
     """
-    from updater import configfile
-
-    config = configfile.load(layout.config)
+    known = configuration.read(layout)
+    told.config = known.config
+    if known.wrong and not request.goes_back:
+        raise known.wrong
     with lock.hold(layout, request.kind) as held:
-        recovered = recovery.recover(layout, config, held)
-        tx = begin(layout, config, held, request, cancel)
+        recovered = recovery.recover(layout, known.config, held)
+        told.ends += announcing.records_of(recovered)
+        if known.wrong:  # another release may be in service now
+            known = configuration.read(layout)
+        tx = begin(layout, known.config, held, request, cancel)
+        tx.wrong = known.wrong
         accepted({"accepted": tx.journal.id, "recovered": [outcome.record for outcome in recovered]})
-        return engine.run(tx, phases.of(request))
+        outcome = engine.run(tx, phases.of(request))
+        housekeeping.restore_ballast(layout)
+        told.ends.append(outcome.record)
+        return outcome
 
 
 def begin(
@@ -100,6 +128,12 @@ def begin(
     except OSError as failure:
         if failure.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
+        if not request.goes_back:  # the ballast is for the way back
+            raise PreflightFailed(
+                f"the disk is full: there is no room to begin, on the filesystem of {layout.root}",
+                state="Nothing was changed.",
+                advice=engine.storage_error(failure).advice,
+            ) from failure
         layout.ballast.unlink(missing_ok=True)  # going back needs no space but for its records
         book = Journal.create(layout, first)
     return Transaction(layout, config, held, book, cancel, request, before)

@@ -1,7 +1,8 @@
 """Each release's own virtualenv, ``releases/<version>/.venv``: found, built, cloned, checked.
 
-Built where it stays, by uv or by ``venv`` and pip; byte-compiled and read-only, so that running the application changes
-nothing. Equal requirements and an equal Python make it a clone of hard links of an earlier release's environment.
+Built where it stays, by uv or by ``venv`` and pip (uv's rebuild beside it, and moved there when it is whole); byte-compiled and
+read-only, so that running the application changes nothing. Equal requirements and an equal Python make it a clone of hard links
+of an earlier release's environment.
 """
 
 from __future__ import annotations

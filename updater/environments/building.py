@@ -20,6 +20,8 @@ from updater.environments.tools import Python
 from updater.errors import EnvironmentFailed
 from updater.layout import ReleaseFiles
 
+NEW = ".release/new/.venv"
+"""Where a rebuild builds, if what it builds can be moved: the old environment stays for who runs from it."""
 OLD = ".release/venv.old"
 """Where a rebuild puts the environment that it replaces, until the new one is on record."""
 
@@ -38,10 +40,11 @@ class Site:
     secrets: Sequence[str] = ()
     deadline: float = 0.0
     workplace: Path | None = None
+    place: str = ReleaseFiles.ENVIRONMENT
 
     @property
     def environment(self) -> Path:
-        return self.release / ReleaseFiles.ENVIRONMENT
+        return self.release / self.place
 
     @property
     def cwd(self) -> Path:
@@ -131,18 +134,23 @@ def build(
     return _build(site, donors)
 
 
-def _build(site: Site, donors: Sequence[Path]) -> EnvironmentRecord:
+def _build(site: Site, donors: Sequence[Path], *, clone: bool = True) -> EnvironmentRecord:
+    """``clone``: what is in the donors' environments may be taken over."""
     begun = time.monotonic()
     wanted = requirements.find(site.release, site.config.requirements)
     tool = tools.choose_tool(site.config)
     known = [(donor, found) for donor in donors if (found := _record_of(donor))]
     python = tools.choose_python(site.config.python, wanted.requires_python, _still_there(known))
     fingerprint = _fingerprint(wanted, tool, python)
-    cloned = _clone(site, tool, python, fingerprint, known, wanted)
-    if cloned is None or not cloned.equal:
-        if cloned is None:
-            installers.create(site, tool, python)
-        installers.install(site, tool, wanted, stale=cloned.stale if cloned else None)
+    cloned = _clone(site, tool, python, fingerprint, known, wanted) if clone else None
+    if cloned and not cloned.equal:
+        installers.install(site, tool, wanted, stale=cloned.stale)
+        if inspect.gap_in(site.release, cloned.place):
+            durable.remove_tree(site.environment)
+            cloned = None
+    if cloned is None:
+        installers.create(site, tool, python)
+        installers.install(site, tool, wanted, stale=None)
     bytecode.compile_tree(site, donors)
     return EnvironmentRecord(
         tool="venv" if tool == "venv" else "uv",
@@ -156,7 +164,7 @@ def _build(site: Site, donors: Sequence[Path]) -> EnvironmentRecord:
         listing=cloned.record.listing if cloned and cloned.equal else listing(site.environment, seal=True),
         packages=cloned.record.packages if cloned and cloned.equal else _packages(site.environment),
         seconds=round(time.monotonic() - begun, 3),
-        cloned_from=cloned.donor if cloned else None,
+        cloned_from=cloned.place.name if cloned else None,
         origins=wanted.origins,
     )
 
@@ -194,7 +202,7 @@ class Cloned:
     """A clone of a donor's environment. ``equal``: nothing remains to be installed. ``stale``: packages that have to be
     installed again, whatever their version."""
 
-    donor: str
+    place: Path
     record: EnvironmentRecord
     equal: bool
     stale: tuple[str, ...]
@@ -234,7 +242,7 @@ def _clone(
     if not _link_tree(donor / ReleaseFiles.ENVIRONMENT, site.environment, record.listing):
         durable.remove_tree(site.environment)
         return None
-    return Cloned(donor.name, record, record.fingerprint == fingerprint, stale)
+    return Cloned(donor, record, record.fingerprint == fingerprint, stale)
 
 
 def _link_tree(source: Path, target: Path, on_record: str) -> bool:
@@ -266,35 +274,44 @@ def rebuild(
     warn: Callable[[str], None] | None = None,
     secrets: Sequence[str] = (),
 ) -> EnvironmentRecord:
-    """Build the environment of an installed release anew, beside the old one, which comes back if that fails.
+    """Build the environment of an installed release anew, beside the old one, which stays, or comes back, if that fails.
 
-    The caller puts the new record on the disk and then calls :func:`restore`, which removes the old environment.
+    uv's is moved to its place when it is whole, so that the application may run meanwhile; one by ``venv`` cannot be moved (F43).
+    Nothing is cloned: what is damaged in this release may be damaged in those that share its files. ``donors`` tell which
+    Python they run with. The caller puts the new record on the disk and then calls :func:`restore`, which removes the old environment.
 
     Raises:
         EnvironmentFailed: it cannot be built; the old one is back.
     """
-    old = release / OLD
+    here, old = release / ReleaseFiles.ENVIRONMENT, release / OLD
     durable.remove_tree(old)
-    if (release / ReleaseFiles.ENVIRONMENT).exists():
-        durable.rename(release / ReleaseFiles.ENVIRONMENT, old)
+    site = Site(release, config, keep_fds, record, on_line, check, warn, secrets)
+    site.deadline = time.monotonic() + config.timeout
+    if tools.choose_tool(config) != "venv":
+        site.place = NEW
     try:
-        return build(
-            release,
-            config,
-            donors=donors,
-            keep_fds=keep_fds,
-            record=record,
-            on_line=on_line,
-            check=check,
-            warn=warn,
-            secrets=secrets,
-        )
+        if site.environment == here:
+            _put_aside(here, old)
+        durable.remove_tree(site.environment.parent if site.place == NEW else here)
+        site.environment.parent.mkdir(parents=True, exist_ok=True)
+        built = _build(site, donors, clone=False)
+        if site.environment != here:
+            _put_aside(here, old)
+            durable.rename(site.environment, here)
+        return built
     except BaseException:
         if old.exists():
-            durable.remove_tree(release / ReleaseFiles.ENVIRONMENT)
-            durable.rename(old, release / ReleaseFiles.ENVIRONMENT)
-            bytecode.sweep(release)
+            durable.remove_tree(here)
+            durable.rename(old, here)
+        bytecode.sweep(release)
         raise
+    finally:
+        durable.remove_tree((release / NEW).parent)
+
+
+def _put_aside(here: Path, old: Path) -> None:
+    if os.path.lexists(here):
+        durable.rename(here, old)
 
 
 def restore(release: Path) -> None:
@@ -303,6 +320,7 @@ def restore(release: Path) -> None:
     The new one counts only once its record is on the disk.
     """
     old, new = release / OLD, release / ReleaseFiles.ENVIRONMENT
+    durable.remove_tree((release / NEW).parent)
     if not old.exists():
         return
     on_record = _record_of(release)

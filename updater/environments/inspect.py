@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import csv
-import hashlib
 import os
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -58,13 +54,9 @@ def damage_of(release: Path) -> str | None:
     are. Reads every byte: for ``verify``, not for every swap. It does not see bytecode, for which no hash is published.
     """
     allowed: dict[str, set[str]] = {}  # packages may share a file: then one of them brought it
-    for record in sorted((release / ".venv").glob("lib/python*/site-packages/*.dist-info/RECORD")):
-        with (
-            contextlib.suppress(OSError, UnicodeDecodeError, csv.Error),
-            record.open(newline="", encoding="utf-8") as lines,
-        ):
-            for name, said, *_ in (row for row in csv.reader(lines) if len(row) > 1 and row[1]):
-                allowed.setdefault(os.path.normpath(record.parent.parent / name), set()).add(said)
+    for record in _records(release):
+        for name, said in _listed(record).items():
+            allowed.setdefault(os.path.normpath(record.parent.parent / name), set()).add(said)
     found = sorted(
         os.path.relpath(place, release) for place, said in allowed.items() if not _is_one_of(place, said)
     )
@@ -74,8 +66,44 @@ def damage_of(release: Path) -> str | None:
     return f"its environment was changed: {found[0]}{more} is not what its package brought"
 
 
+def gap_in(release: Path, donor: Path) -> bool:
+    """Whether a clone of ``donor``'s environment that was brought up to date lacks a file of a package that it has: one that
+    went, or was installed again, took along what another brings as well.
+
+    It reads what those brought that are no longer the donor's, and the others' ``RECORD`` only if some of that is not there.
+    """
+    lost = set()
+    for theirs in _records(donor):
+        mine = release / theirs.relative_to(donor)
+        with contextlib.suppress(OSError):
+            if os.path.samefile(mine, theirs):
+                continue
+        lost |= {name for name in _listed(theirs) if not os.path.lexists(mine.parent.parent / name)}
+    return bool(lost) and any(not lost.isdisjoint(_listed(mine)) for mine in _records(release))
+
+
+def _records(release: Path) -> list[Path]:
+    return sorted((release / ".venv").glob("lib/python*/site-packages/*.dist-info/RECORD"))
+
+
+def _listed(record: Path) -> dict[str, str]:
+    """The files that a package brought, as its ``RECORD`` names them from beside it, and their hashes."""
+    import csv
+
+    found: dict[str, str] = {}
+    with (
+        contextlib.suppress(OSError, UnicodeDecodeError, csv.Error),
+        record.open(newline="", encoding="utf-8") as lines,
+    ):
+        found.update((row[0], row[1]) for row in csv.reader(lines) if len(row) > 1 and row[1])
+    return found
+
+
 def _is_one_of(place: str, hashes: set[str]) -> bool:
     """``hashes`` as in a RECORD: ``sha256=`` and the digest in URL-safe base64 (packaging.python.org)."""
+    import base64
+    import hashlib
+
     for said in hashes:
         name, _, value = said.partition("=")
         with contextlib.suppress(OSError, ValueError), open(place, "rb") as file:
@@ -95,6 +123,8 @@ def stat_of(python: Path) -> str | None:
 
 
 def _version_of(python: Path) -> str | None:
+    import subprocess
+
     code = "import sys; print('.'.join(map(str, sys.version_info[:3])))"
     try:
         done = subprocess.run(

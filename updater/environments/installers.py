@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from updater import durable
+from updater.environments.origins import table
 from updater.environments.requirements import Requirements
 from updater.environments.tools import Python
 from updater.errors import EnvironmentFailed
@@ -150,7 +151,7 @@ def _name(site: Site) -> str:
     import tomllib
 
     path = site.release / "pyproject.toml"
-    found = tomllib.loads(path.read_text("utf-8")).get("project", {}).get("name") if path.is_file() else None
+    found = table(tomllib.loads(path.read_text("utf-8")), "project").get("name") if path.is_file() else None
     if not found and (site.release / "PKG-INFO").is_file():
         match = re.search(r"^Name: (\S+)", (site.release / "PKG-INFO").read_text("utf-8", "replace"), re.M)
         found = match[1] if match else None

@@ -87,7 +87,7 @@ def find(release: Path, files: Iterable[str], *, project: bool, wheels: bool) ->
     if project:
         _wanted_by(settings, origins)
     # uv takes its own settings from there in any case.
-    origins.found[ALL] |= {_text(_table(settings, "tool", "uv")), _text(_toml(release / "uv.toml"))}
+    origins.found[ALL] |= {_text(table(settings, "tool", "uv")), _text(_toml(release / "uv.toml"))}
     if wheels:
         for path in sorted((release / "wheels").iterdir()):
             if path.is_file():
@@ -178,11 +178,11 @@ def _toml(path: Path) -> dict[str, Any]:
     """A table; empty where it cannot be read: the installer says better what is wrong with it."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+    except (OSError, ValueError, RecursionError):
         return {}
 
 
-def _table(data: Any, *names: str) -> dict[str, Any]:
+def table(data: Any, *names: str) -> dict[str, Any]:
     """A table inside a table; empty where there is none."""
     for name in names:
         data = data.get(name) if isinstance(data, dict) else None
@@ -204,10 +204,10 @@ def _read_table(name: str, data: dict[str, Any], origins: Origins) -> None:
 
 def _wanted_by(project: dict[str, Any], origins: Origins) -> None:
     """pyproject.toml, where it says what is to be installed."""
-    wanted = _table(project, "project").get("dependencies")
+    wanted = table(project, "project").get("dependencies")
     for line in wanted if isinstance(wanted, list) else []:
         _requirement(str(line), "pyproject.toml", origins)
-    for source in _table(project, "tool", "uv", "sources").values():
+    for source in table(project, "tool", "uv", "sources").values():
         for one in _tables(source):
             if "path" in one or "workspace" in one:
                 _use(str(one.get("path", ".")), "pyproject.toml", origins)
@@ -217,7 +217,7 @@ def _locked(packages: Iterable[dict[str, Any]], origins: Origins) -> None:
     """uv.lock: each package with its source, its files and their hashes."""
     for package in packages:
         origins.found[canonical(str(package.get("name")))].add(_text(package))
-        source = _table(package, "source")
+        source = table(package, "source")
         for kind in ("directory", "editable", "path"):
             if source.get(kind, ".") != ".":  # "." is the project itself
                 _use(str(source[kind]), "uv.lock", origins)
@@ -231,7 +231,7 @@ def _pylocked(packages: Iterable[dict[str, Any]], file: str, origins: Origins) -
     for package in packages:
         origins.found[canonical(str(package.get("name")))].add(_text(package))
         for kind in ("directory", "vcs"):
-            if path := _table(package, kind).get("path"):
+            if path := table(package, kind).get("path"):
                 _use(str(path), file, origins)
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from updater.environments import origins
+from updater.environments.origins import table
 from updater.errors import EnvironmentFailed
 
 NAMES = ("requirements.txt", "requirements-prod.txt", "requirements-production.txt", "requirements/prod.txt",
@@ -101,13 +102,13 @@ def _decide(
             return "requirements", (name,), False
     if installable:
         return "project", (), True
-    if project.get("project", {}).get("dependencies"):
+    if table(project, "project").get("dependencies"):
         return "requirements", ("pyproject.toml",), False
     return "none", (), False
 
 
 def _installable(release: Path, project: dict[str, Any]) -> bool:
-    if project.get("tool", {}).get("uv", {}).get("package") is False:
+    if table(project, "tool", "uv").get("package") is False:
         return False
     return "build-system" in project or (release / "setup.py").is_file()
 
@@ -117,12 +118,12 @@ def _toml(path: Path) -> dict[str, Any]:
         return {}
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as failure:
+    except (OSError, ValueError, RecursionError) as failure:
         raise EnvironmentFailed(f"{path.name} in the release cannot be read: {failure}") from failure
 
 
 def _requires_python(release: Path, project: dict[str, Any]) -> str | None:
-    wanted = project.get("project", {}).get("requires-python")
+    wanted = table(project, "project").get("requires-python")
     if isinstance(wanted, str):
         return wanted
     for name in ("setup.cfg", "setup.py"):

@@ -14,7 +14,7 @@ from updater.config import Config, ProbeConfig
 from updater.errors import HealthFailed
 from updater.health.probes import Answer, Subject, ask
 from updater.layout import Layout
-from updater.processes import control, state
+from updater.processes import control, family, state
 from updater.subprocesses import Identity
 
 Check = Callable[[], None]
@@ -47,7 +47,7 @@ def ask_all(
     results = []
     for name in names:
         process = config.processes[name]
-        subject = Subject(layout, process, version, (config.source.token_env,))
+        subject = Subject(layout, process, version, config.own_variables)
         for probe in sorted(process.probes, key=lambda it: it.type != "alive"):
             answer = ask(subject, probe, check)
             results.append(Result(name, probe, answer))
@@ -140,7 +140,7 @@ def _again(
     found = []
     for it in failing:
         answer = ask(
-            Subject(layout, config.processes[it.process], version, (config.source.token_env,)),
+            Subject(layout, config.processes[it.process], version, config.own_variables),
             it.probe,
             check,
         )
@@ -150,24 +150,41 @@ def _again(
 
 
 def _identities(layout: Layout, names: Sequence[str]) -> dict[str, state.Running | None]:
-    return {name: state.find(layout, name) for name in names}
+    return {name: _running(layout, name) for name in names}
+
+
+def _running(layout: Layout, name: str) -> state.Running | None:
+    found = state.find(layout, name)
+    if found is None:  # perhaps only its pid file is gone
+        control.adopt(layout)
+        found = state.find(layout, name)
+    return found
 
 
 def _no_process_lost(layout: Layout, names: Sequence[str], before: dict[str, state.Running | None]) -> None:
     for name in names:
-        was, now = before[name], state.find(layout, name)
-        if now is None:  # perhaps only its pid file is gone
-            control.adopt(layout)
-            now = state.find(layout, name)
+        was, now = before[name], _running(layout, name)
         if now is None:
             # One that died before anybody looked is known by its pid file only.
             one = was.identity if was else Identity.parse(state.record(layout, name))
             how = (control.exit_text(one.pid) if one else None) or "died"
-            raise HealthFailed(f"{name} {how}", details=control.evidence(layout, name))
+            raise HealthFailed(
+                f"{name} {how}", details=[*control.evidence(layout, name), *_in_background(layout, name)]
+            )
         if was is None or now.identity != was.identity:
             raise HealthFailed(
                 f"{name} was restarted by somebody else", details=control.evidence(layout, name)
             )
+
+
+def _in_background(layout: Layout, name: str) -> list[str]:
+    """A hint, where a process has left others behind: it may mean to be a daemon."""
+    left = [str(it.row.pid) for it in family.marked(layout) if it.name == name]
+    if not left:
+        return []
+    return [
+        f"it left pid {', '.join(left)} behind: a process must stay in the foreground (no --daemon or the like)"
+    ]
 
 
 def _unhealthy(layout: Layout, failing: list[Result], tries: str) -> HealthFailed:

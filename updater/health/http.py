@@ -13,18 +13,22 @@ from updater.health.asking import Answer, Check, Told, why, within
 BODY = 2000
 """Bytes of an answer's body that are looked at; more is not health."""
 
+WHOLE = 1024**2
+"""Bytes of an answer that is wanted whole, at most."""
+
 
 def get(probe: ProbeConfig, check: Check | None) -> Answer:
     """Ask once; the answer is decided as soon as the status, and ``contains``, are."""
-    silent = Answer(False, f"GET {probe.url}: {why(TimeoutError(), probe)}")
+    silent = Answer(False, f"GET {shown(probe.url)}: {why(TimeoutError(), probe)}")
     return within(probe.timeout, lambda told: _ask(probe, told), silent, check)
 
 
 def fetch(url: str, timeout: float, check: Check | None) -> tuple[int, str]:
-    """Status and the beginning of the body of one GET; ``timeout`` in seconds, in all.
+    """Status and body of one GET, of that :data:`WHOLE` bytes at most; ``timeout`` in seconds, in all.
 
     Raises:
         OSError, http.client.HTTPException: no answer, or none that is HTTP.
+        ValueError: the address has a letter that no request can carry.
     """
     probe = ProbeConfig("http", url=url, timeout=timeout)
     found: list[tuple[int, str]] = []
@@ -39,7 +43,7 @@ def fetch(url: str, timeout: float, check: Check | None) -> tuple[int, str]:
             path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
             connection.request("GET", path, headers={"User-Agent": "updater", "Connection": "close"})
             answer = connection.getresponse()
-            found.append((answer.status, answer.read(BODY).decode("utf-8", "replace")))
+            found.append((answer.status, answer.read(WHOLE).decode("utf-8", "replace")))
             return Answer(True, "")
         finally:
             connection.close()
@@ -47,6 +51,15 @@ def fetch(url: str, timeout: float, check: Check | None) -> tuple[int, str]:
     if not within(timeout, act, Answer(False, ""), check).ok or not found:
         raise TimeoutError(f"no answer within {timeout:g} s")
     return found[0]
+
+
+def shown(url: str) -> str:
+    """An address for people and logs, without a password or a token in it."""
+    if "@" not in url and "?" not in url:
+        return url
+    from updater import redaction
+
+    return redaction.Redactor().text(url)
 
 
 def _ask(probe: ProbeConfig, told: Told) -> Answer:
@@ -63,7 +76,7 @@ def _ask(probe: ProbeConfig, told: Told) -> Answer:
         answer = connection.getresponse()
         return _judge(probe, answer, told)
     except (OSError, http.client.HTTPException) as failure:
-        return told.answer or Answer(False, f"GET {probe.url}: {why(failure, probe)}")
+        return told.answer or Answer(False, f"GET {shown(probe.url)}: {why(failure, probe)}")
     finally:
         connection.close()
 
@@ -79,7 +92,7 @@ def _connection(probe: ProbeConfig) -> http.client.HTTPConnection:
 
 
 def _judge(probe: ProbeConfig, answer: http.client.HTTPResponse, told: Told) -> Answer:
-    summary = f"GET {probe.url} answered {answer.status}"
+    summary = f"GET {shown(probe.url)} answered {answer.status}"
     if not (answer.status == probe.status if probe.status else 200 <= answer.status < 300):
         wanted = f" instead of {probe.status}" if probe.status else ""
         return _read(answer, told, summary + wanted, "")

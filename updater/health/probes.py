@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import socket
+import math
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from updater.config import ProbeConfig
 from updater.errors import UpdaterError
@@ -48,6 +47,8 @@ def _tcp(subject: Subject, probe: ProbeConfig, check: Check | None) -> Answer:
     where = f"{probe.host}:{probe.port}"
 
     def connect(_told: Told) -> Answer:
+        import socket
+
         try:
             with socket.create_connection((probe.host, probe.port), timeout=probe.timeout):
                 return Answer(True, f"{where} accepts")
@@ -85,15 +86,20 @@ def _file(subject: Subject, probe: ProbeConfig, check: Check | None) -> Answer:
     age = time.time() - written
     if age > probe.max_age:
         return Answer(False, f"{shown} was last written {age:.1f} s ago (at most {probe.max_age:g} s)")
-    if written + 1.0 < _started(subject, path):
+    if age > _running_for(subject) + 1.0:
         return Answer(False, f"{shown} was not written since the process started")
     return Answer(True, f"{shown} was written {max(age, 0):.1f} s ago")
 
 
-def _started(subject: Subject, path: Path) -> float:
+def _running_for(subject: Subject) -> float:
+    """Seconds that the process has been running, whatever the clock did meanwhile; for ever if nothing tells."""
     found = state.find(subject.layout, subject.process.name)
-    since = moment(found.since) if found else None
-    return since.timestamp() if since else 0.0
+    if found is None:
+        return math.inf
+    if (known := found.identity.age()) is not None:
+        return known
+    since = moment(found.since)
+    return time.time() - since.timestamp() if since else math.inf
 
 
 _PROBES: dict[str, Callable[[Subject, ProbeConfig, Check | None], Answer]] = {

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from updater import records
+from updater import durable, records
 from updater.backups import catalogue, reading, unpacking
 from updater.backups import create as creating
 from updater.backups.catalogue import Backup
 from updater.backups.manifest import PARTS
-from updater.errors import UpdaterError, UsageError
+from updater.errors import BackupDamaged, UpdaterError, UsageError
 from updater.operations import Root
 from updater.releases import service, store
 
@@ -64,9 +66,15 @@ def as_json(backup: Backup) -> Json:
 
 
 def listing(root: Root) -> list[Json]:
-    """Every backup, newest first; one whose manifest cannot be read is told as damaged."""
-    rows = [{**as_json(it), "state": "ok"} for it in reversed(catalogue.found(root.layout))]
-    return rows + [{"id": it.name, "state": "damaged"} for it in catalogue.damaged(root.layout)]
+    """Every backup, newest first; one whose manifest cannot be read is told as damaged, with the ``problem``."""
+    rows = []
+    for it in reversed(catalogue.found(root.layout)):
+        with contextlib.suppress(FileNotFoundError):  # it was pruned, or another took its place, meanwhile
+            rows.append({**as_json(it), "state": "ok"})
+    return rows + [
+        {"id": it.name, "state": "damaged", "problem": reading.why_unread(it)}
+        for it in catalogue.damaged(root.layout)
+    ]
 
 
 def verify(root: Root, name: str | None = None, *, everything: bool = False) -> list[Json]:
@@ -86,7 +94,7 @@ def verify(root: Root, name: str | None = None, *, everything: bool = False) -> 
             {
                 "id": it.name,
                 "sound": False,
-                "problem": "manifest.json is missing, damaged, or of a newer updater",
+                "problem": reading.why_unread(it),
             }
             for it in catalogue.damaged(root.layout)
         ]
@@ -102,19 +110,33 @@ def _report(backup: Backup) -> Json:
 
 
 def extract(root: Root, name: str, into: Path, parts: Sequence[str] = ()) -> Json:
-    """Unpack a backup, or parts of it, into a new directory, for a look. The application is not touched.
+    """Unpack a backup, or parts of it, into a new directory, for a look. The application is not touched. The directory gets its
+    name at the end: killed before, there is none that could be taken for whole.
 
     Raises:
-        UsageError: no such backup or part, or ``into`` is there already. BackupDamaged: it is not whole.
+        UsageError: no such backup or part, or ``into`` is there already. BackupDamaged: it is not whole; ``into`` holds what came
+            before the damage.
     """
     backup = catalogue.find(root.layout, name)
     wanted = catalogue.chosen_parts(backup, parts, PARTS)
-    if into.exists():
+    if os.path.lexists(into):
         raise UsageError(
             f"{into} is there already", state="Nothing was changed.", advice="name a new directory."
         )
     into.parent.mkdir(parents=True, exist_ok=True)
-    unpacking.unpack(backup.directory, into, wanted)
+    beside = into.with_name(durable.temporary_name(into.name))
+    try:
+        unpacking.unpack(backup.directory, beside, wanted)
+    except BackupDamaged as failure:
+        if beside.is_dir():
+            durable.rename(beside, into)
+            failure.state = f"{into} holds what could be unpacked before that; it is not whole."
+        raise
+    except BaseException:
+        with contextlib.suppress(OSError):
+            durable.remove_tree(beside)
+        raise
+    durable.rename(beside, into)
     return {"id": backup.id, "into": str(into), "parts": list(wanted)}
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from updater import configfile, durable, records, template
 from updater.deployment.phases import housekeeping
-from updater.errors import UsageError
+from updater.errors import ConfigError, UsageError
 from updater.layout import Layout
 from updater.operations import Root
 from updater.releases import marks, service, store
@@ -22,30 +24,46 @@ def init(directory: Path, *, name: str | None, repository: str | None, artifacts
     Returns ``root`` and what was ``made``.
 
     Raises:
-        UsageError: neither or both of ``repository`` and ``artifacts`` for a new root, or the place is no directory.
+        UsageError: neither or both of ``repository`` and ``artifacts`` for a new root, one that cannot be, or something
+            else stands where a directory or the configuration belongs.
     """
     layout = Layout(Path(os.path.realpath(directory)))
-    if layout.root.exists() and not layout.root.is_dir():
-        raise UsageError(f"{layout.root} is not a directory", state="Nothing was changed.")
+    places = (
+        layout.releases, layout.shared / "config", layout.shared / "data", layout.logs, layout.backups,
+        layout.scripts, layout.own, layout.cache, layout.run, layout.marks, layout.journal / "closed",
+    )  # fmt: skip
+    _refuse_what_is_in_the_way(layout, places)
     made: list[str] = []
     text = None
     if not layout.config.exists():
         text = _configuration(layout, name, repository, artifacts)
-        configfile.parse(text, layout.config)  # a wrong argument fails before anything is made
-    for place in (
-        layout.releases, layout.shared / "config", layout.shared / "data", layout.logs, layout.backups,
-        layout.scripts, layout.own, layout.cache, layout.run, layout.marks, layout.journal / "closed",
-    ):  # fmt: skip
+    for place in places:
         if not place.is_dir():
             durable.make_directory(place)
             made.append(f"{place.relative_to(layout.root)}/")
     if text is not None:
         durable.write(layout.config, text)
         made.append("updater.toml")
-    if not layout.history.exists():
+    if not os.path.lexists(layout.history):
         durable.write(layout.history, records.format_history([]))
     housekeeping.put_ballast(layout)
     return {"root": str(layout.root), "made": made}
+
+
+def _refuse_what_is_in_the_way(layout: Layout, places: Sequence[Path]) -> None:
+    every = {above: None for it in (layout.root, *places) for above in (*reversed(it.parents), it)}
+    for place in every:
+        if os.path.lexists(place) and not place.is_dir():
+            what = "a link to what is not there" if place.is_symlink() else "not a directory"
+            raise UsageError(
+                f"{place} is {what}", state="Nothing was changed.", advice="look what it is and move it away."
+            )
+    if os.path.lexists(layout.config) and not layout.config.is_file():
+        raise UsageError(
+            f"{layout.config} is there and cannot be read as a file",
+            state="Nothing was changed.",
+            advice="look what it is (a link into a volume that is not mounted?), put it right, and run the command again.",
+        )
 
 
 def _configuration(layout: Layout, name: str | None, repository: str | None, artifacts: Path | None) -> str:
@@ -62,8 +80,19 @@ def _configuration(layout: Layout, name: str | None, repository: str | None, art
             if artifacts.is_relative_to(layout.root)
             else str(artifacts.absolute())
         )
-    fallback = repository.rpartition("/")[2] if repository else layout.root.name
-    return template.render(name=name or fallback or "app", repository=repository, directory=folder)
+    known = repository.rpartition("/")[2] if repository else layout.root.name
+    fallback = re.sub(r"[^A-Za-z0-9_.-]+", "-", known).strip("-_.")[:64] or "app"
+    text = template.render(name=name or fallback, repository=repository, directory=folder)
+    try:
+        configfile.parse(text, layout.config)  # a wrong argument fails before anything is made
+    except ConfigError as failure:
+        raise UsageError(
+            "the arguments make no configuration",
+            details=failure.details,
+            state="Nothing was changed.",
+            advice="correct what the details name: --repo OWNER/NAME, --directory DIR or --name NAME.",
+        ) from None
+    return text
 
 
 def check(root: Root) -> Json:

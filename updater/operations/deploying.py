@@ -14,13 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from updater import lock, records
+from updater import apart, lock, records
 from updater.deployment import journal
 from updater.deployment.holder import holder
-from updater.errors import Cancelled, PreflightFailed, UpdaterError, UsageError, from_json
+from updater.errors import Cancelled, LockHeld, PreflightFailed, UpdaterError, UsageError, from_json
 from updater.layout import Layout
 from updater.operations import Root
 from updater.processes import family
+from updater.subprocesses import Identity
 
 if TYPE_CHECKING:
     from updater.deployment.transaction import Request
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 POLL = 0.1
 """Seconds between two looks at the progress."""
+KILL_TIMEOUT = 10.0
+"""Seconds within which a killed process must be gone."""
 
 
 class _Answers:
@@ -41,7 +44,7 @@ class _Answers:
     def take(self, seconds: float | None = None) -> Json | None:
         """The next answer; None if none came within ``seconds`` (None: wait), ``{}`` once the worker is gone."""
         while b"\n" not in self._seen and not self._over:
-            if not select.select([self.fd], [], [], seconds)[0]:
+            if not self._ready(seconds):
                 return None
             chunk = os.read(self.fd, 65536)
             self._over = not chunk
@@ -52,6 +55,12 @@ class _Answers:
             found = json.loads(line)
             return found if isinstance(found, dict) else {}
         return {}
+
+    def _ready(self, seconds: float | None) -> bool:
+        """Whether there is something to read. By poll(2): select(2) knows no descriptor above 1023, and a dashboard has many."""
+        waiting = select.poll()
+        waiting.register(self.fd, select.POLLIN)
+        return bool(waiting.poll(None if seconds is None else seconds * 1000))
 
 
 @dataclass
@@ -124,7 +133,7 @@ def _last_words(layout: Layout) -> list[str]:
     return []
 
 
-def launch(root: Root, request: Request) -> Deployment:
+def launch(layout: Layout, request: Request) -> Deployment:
     """Start a deployment in a process and session of its own; return once it is accepted (F08, F09).
 
     Raises:
@@ -132,14 +141,13 @@ def launch(root: Root, request: Request) -> Deployment:
     """
     import subprocess
 
-    layout = root.layout
     reader, writer = os.pipe()
     try:
         layout.own.mkdir(exist_ok=True)
         with worker_log(layout).open("wb") as log:
             child = subprocess.Popen(
                 [
-                    sys.executable, "-P", "-m", "updater.deployment.worker",
+                    *apart.prefix(), sys.executable, "-P", "-m", "updater.deployment.worker",
                     str(layout.root), str(writer), json.dumps(request.as_json()),
                 ],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
@@ -162,7 +170,7 @@ def launch(root: Root, request: Request) -> Deployment:
             layout, str(answer["accepted"]), child.pid, list(answer.get("recovered") or []), answers
         )
     os.close(reader)
-    child.wait()
+    _reaped_later(child)
     if isinstance(answer.get("error"), dict):
         raise from_json(answer["error"])
     if cancelled:
@@ -218,7 +226,29 @@ def cancel(root: Root, *, wait: float = 600.0) -> Json:
     Raises:
         UsageError: none is running.
     """
-    holder, path = _running(root.layout)
+    holder, identifier = ask_to_cancel(root.layout)
+    deadline = time.monotonic() + wait
+    # Not until it is dead: it may have people to tell yet.
+    while (owner := lock.owner(root.layout)) and owner.identity == holder.identity:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(POLL)
+    record = end_of(root.layout, identifier)
+    if record is None:
+        raise UpdaterError(
+            "the deployment was asked to stop and has not come to an end yet",
+            advice="watch it with `updater progress --follow`; `updater unlock` ends it by force and recovers.",
+        )
+    return record
+
+
+def ask_to_cancel(layout: Layout) -> tuple[lock.Owner, str]:
+    """Ask the running deployment to stop and undo what it did; returns at once who it is, and its id.
+
+    Raises:
+        UsageError: none is running.
+    """
+    holder, path = _running(layout)
     if holder is None or path is None:
         raise UsageError("no deployment is running", state="Nothing was changed.")
     if journal.read(path).begin.get("pid") != holder.identity.pid:
@@ -228,17 +258,8 @@ def cancel(root: Root, *, wait: float = 600.0) -> Json:
             advice="wait for it; an interrupted deployment is brought to its end by it.",
         )
     holder.identity.signal(signal.SIGTERM)
-    identifier = path.name.removesuffix(journal.SUFFIX)
-    deadline = time.monotonic() + wait
-    while holder.identity.alive() and time.monotonic() < deadline:
-        time.sleep(POLL)
-    record = end_of(root.layout, identifier)
-    if record is None:
-        raise UpdaterError(
-            "the deployment was asked to stop and has not come to an end yet",
-            advice="watch it with `updater progress --follow`; `updater unlock` ends it by force and recovers.",
-        )
-    return record
+    holder.identity.signal(signal.SIGCONT)
+    return holder, path.name.removesuffix(journal.SUFFIX)
 
 
 def _running(layout: Layout) -> tuple[lock.Owner | None, Path | None]:
@@ -253,26 +274,47 @@ def recover(root: Root) -> list[Json]:
         LockHeld: it is not interrupted, it is running.
         RollbackFailed: the way back failed.
     """
-    from updater.deployment import recovery
+    from updater.deployment import announcing, recovery
 
-    with lock.hold(root.layout, "recover", wait=2.0) as held:
-        outcomes = recovery.recover(root.layout, root.config, held)
+    with (
+        announcing.of_recoveries(root.layout, root.config) as outcomes,
+        lock.hold(root.layout, "recover", wait=2.0) as held,
+    ):
+        outcomes += recovery.recover(root.layout, root.config, held)
     return [outcome.record for outcome in outcomes]
+
+
+def _wait_for_end(identity: Identity, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while identity.alive() and time.monotonic() < deadline:
+        time.sleep(POLL)
 
 
 def unlock(root: Root, *, grace: float = 30.0) -> list[Json]:
     """End whoever holds the lock, politely and after ``grace`` seconds firmly, then recover.
 
     Returns what was recovered. A lock that nobody holds needs no unlocking; recovery is done all the same.
+
+    Raises:
+        LockHeld: this process itself holds it; nobody ends himself.
     """
     found = holder(root.layout)
     if found is not None:
         identity = found.owner.identity
+        if identity.pid == os.getpid():  # the dashboard, in another request
+            raise LockHeld(
+                f"this very process is at work: {found.owner.describe()}",
+                state="Nothing was changed.",
+                advice="wait for it; restarting the dashboard ends it, and `updater unlock` in a shell ends both.",
+            )
         identity.signal(signal.SIGTERM)
-        deadline = time.monotonic() + grace
-        while identity.alive() and time.monotonic() < deadline:
-            time.sleep(POLL)
+        identity.signal(signal.SIGCONT)  # a stopped one hears nothing else
+        _wait_for_end(identity, grace)
         identity.signal(signal.SIGKILL)
-        while identity.alive():
-            time.sleep(0.02)
+        _wait_for_end(identity, KILL_TIMEOUT)
+        if identity.alive():
+            raise LockHeld(
+                f"{found.owner.describe()} could not be ended: it is still there after SIGKILL",
+                advice="it hangs in the kernel (a failing disk, a dead network mount): see `ps` and `dmesg`.",
+            )
     return recover(root)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import os
+import shlex
+import stat
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from updater import records
-from updater.deployment import journal
+from updater import hold, records, words
+from updater.deployment import configuration, journal
 from updater.deployment.holder import holder
-from updater.errors import UsageError
+from updater.errors import NotFound, PreflightFailed, UsageError
 from updater.layout import Layout
 from updater.processes import family, state
 from updater.processes.family import Marked
@@ -28,8 +31,8 @@ def status(layout: Layout) -> Json:
     It needs no configuration that is right: a typing error must not hide what runs. What is wrong with the file is in
     ``configuration``.
     """
-    name, processes, wrong = _configured(layout)
     here = service.in_service(layout)
+    name, processes, wrong, instead = _configured(layout, here.version)
     good, previous = service.named_by(layout, layout.good), service.named_by(layout, layout.previous)
     running = deployment_now(layout)
     last = next(
@@ -41,6 +44,7 @@ def status(layout: Layout) -> Json:
     found = [lost[it["name"]].as_json() if it["name"] in lost else it for it in found]
     found += [it.as_json() for name, it in lost.items() if name not in processes]
     left = state.leftovers(layout, marked)
+    held = hold.read(layout)
     return {
         "name": name,
         "root": str(layout.root),
@@ -51,13 +55,16 @@ def status(layout: Layout) -> Json:
         "processes": found,
         "leftovers": [{"name": it.name, "pid": it.row.pid, "release": it.release} for it in left],
         "deployment": running,
+        "hold": held and held.as_json(),
         "last": last
         and {
             key: last.get(key) for key in ("id", "kind", "outcome", "from", "to", "wanted", "ended", "error")
         },
         "configuration": wrong,
         "advice": [
-            *_advice(here, good, running, found, wrong),
+            *_mistake(wrong, instead),
+            *([f"{held.describe()} (updater release-hold)"] if held else []),
+            *_advice(here, good, running, found),
             *map(_lost_text, lost.values()),
             *_left_text(left),
         ],
@@ -78,23 +85,31 @@ def _left_text(left: list[Marked]) -> list[str]:
     )
 
 
-def _configured(layout: Layout) -> tuple[str, Mapping[str, Any], str | None]:
-    """The application's name, its processes, and what is wrong with the file so far as this look can tell."""
-    import tomllib
+def _configured(layout: Layout, version: str | None) -> tuple[str, Mapping[str, Any], str | None, str]:
+    """The application's name, its processes, what is wrong with the file, and what is used instead.
 
-    try:
-        data = tomllib.loads(layout.config.read_bytes().decode().removeprefix("\ufeff"))
-        processes, app = data.get("processes", {}), data.get("app", {})
-        return str(app.get("name", "app")), dict(processes), None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, AttributeError, TypeError) as failure:
-        return "app", {}, f"updater.toml cannot be read: {failure}"
+    Checking every key takes as long as all the rest of a look, so a file that is as it was when the release was started
+    is not checked again.
+    """
+    if kept := configuration.as_kept(layout, version):
+        return kept.name, dict.fromkeys(kept.processes), None, ""
+    known = configuration.read(layout)
+    wrong = known.wrong.line if known.wrong else None
+    return known.config.name, known.config.processes, wrong, known.instead
 
 
-def _advice(
-    here: service.InService, good: str | None, running: Json | None, found: list[Json], wrong: str | None
-) -> list[str]:
+def _mistake(wrong: str | None, instead: str) -> list[str]:
+    if not wrong:
+        return []
+    rest = f"everything else goes by {instead}" if instead else "nothing can be started"
+    return [
+        f"{wrong}; correct it: until then nothing new is looked for, fetched or deployed, nothing is pruned, and {rest}"
+    ]
+
+
+def _advice(here: service.InService, good: str | None, running: Json | None, found: list[Json]) -> list[str]:
     """What a person should do, if anything."""
-    advice = [f"{wrong}; correct it: no other command works until then"] if wrong else []
+    advice: list[str] = []
     if here.problem:
         advice.append(f"{here.problem}; move it away and run `updater activate {good or 'VERSION'}`")
     elif here.kind == "dangling":
@@ -129,12 +144,14 @@ def deployment_now(layout: Layout) -> Json | None:
 
 def describe(layout: Layout, path: Path) -> Json:
     """Where a deployment stands, from its journal, with the illustration of the progress file."""
-    log = journal.read(path)
-    request = log.begin.get("request") or {}
-    before = log.begin.get("before") or {}
+    log, at_work = journal.read(path), holder(layout)
+    if at_work is None and log.end is None:
+        log = journal.read(
+            path
+        )  # it may have come to its end between the two looks; then it is not interrupted
+    request, before = log.request, log.before
     begun = [line for line in log.lines if line.kind == "intent"]
     shown = records.read_json(layout.progress) or {}
-    at_work = holder(layout)
     end = log.end
     found: Json = {
         "id": log.id,
@@ -144,9 +161,10 @@ def describe(layout: Layout, path: Path) -> Json:
         "to": log.data("resolve").get("version"),
         "started": before.get("at"),
         "phase": begun[-1].phase if begun else None,
+        "seq": log.lines[-1].seq if log.lines else -1,
         "phases": [{"name": line.phase, "done": log.finished(line.phase or "")} for line in begun],
         "rolling_back": log.rolling_back is not None,
-        "outcome": end.get("outcome") if end is not None else None,
+        "outcome": end.get("outcome", "unknown") if end is not None else None,
         "error": end.get("error") if end is not None else None,
         "interrupted": end is None and at_work is None,
         "stale": bool(at_work and at_work.stale and end is None),
@@ -155,13 +173,70 @@ def describe(layout: Layout, path: Path) -> Json:
     }
     if shown.get("id") == log.id and shown.get("phase") == found["phase"]:
         found |= {key: shown.get(key) for key in ("text", "done", "total")}
+        found["percent"] = _percent(shown.get("done"), shown.get("total"))
     return found
 
 
-def progress(root: Root) -> Json | None:
+def _percent(done: object, total: object) -> float | None:
+    """How far the phase is; None where nobody knows."""
+    if not isinstance(done, int | float) or not isinstance(total, int | float) or total <= 0:
+        return None
+    return round(min(100.0, max(0.0, 100 * done / total)), 1)
+
+
+def progress(layout: Layout) -> Json | None:
     """The running deployment, else the last one; None if there was never one."""
-    paths = journal.unfinished(root.layout) or journal.closed(root.layout)
-    return describe(root.layout, paths[-1]) if paths else None
+    paths = journal.unfinished(layout) or journal.closed(layout)
+    with contextlib.suppress(FileNotFoundError):
+        return describe(layout, paths[-1]) if paths else None
+    return progress(layout)  # it has ended since, and its journal lies among those that have
+
+
+def steps(layout: Layout, identifier: str) -> list[Json]:
+    """The phases of a deployment in their order, with what became of each: ``state`` is ``done``, ``running``, ``failed``,
+    ``undone``, ``skipped`` (it ended before) or ``pending``; ``seconds`` that it took, and the ``text`` that it said.
+
+    Raises:
+        NotFound: there is no journal of it (any more).
+    """
+    from updater.deployment import phases
+    from updater.deployment.transaction import Request
+
+    log = _journal(layout, identifier)
+    took = {it["name"]: it["seconds"] for it in log.phases() if it["name"]}
+    undone = {line.phase for line in log.lines if line.kind == "undone"}
+    begun = list(took)
+    request = Request.from_json(log.request)
+    ended = log.end is not None or log.rolling_back is not None
+
+    def state(name: str) -> str:
+        if name not in took:
+            return "skipped" if ended else "pending"
+        if log.finished(name):
+            return "undone" if name in undone and name in words.SHOWN_UNDONE else "done"
+        return "failed" if ended or name != begun[-1] else "running"
+
+    # What has nothing to do leaves no trace, so before the last one that began there is nothing to come any more.
+    ahead = [it.name for it in phases.of(request) if request.puts_data_back or it.name not in _FOR_DATA]
+    if begun and begun[-1] in ahead:
+        ahead = ahead[ahead.index(begun[-1]) + 1 :]
+    return [
+        {"name": name, "state": state(name), "seconds": took.get(name), "text": log.data(name).get("say")}
+        for name in dict.fromkeys([*begun, *ahead])
+    ]
+
+
+def _journal(layout: Layout, identifier: str) -> journal.Log:
+    """A deployment's journal, also when it is put away between being found and being read."""
+    for _ in range(2):
+        if path := journal.find(layout, identifier):
+            with contextlib.suppress(FileNotFoundError):
+                return journal.read(path)
+    raise NotFound(f"there is no journal of {identifier}")
+
+
+_FOR_DATA = ("choose", "stage", "restore", "load")
+"""Phases that only a deployment which puts data back goes through."""
 
 
 def releases(root: Root) -> list[Json]:
@@ -195,10 +270,39 @@ def releases(root: Root) -> list[Json]:
     return rows
 
 
+def marked_bad(layout: Layout, tag: str) -> str | None:
+    """Why a tag's release is marked bad; None if it is not."""
+    from updater import versions
+    from updater.releases import marks
+
+    return marks.read(layout).bad.get(versions.release_name(tag))
+
+
 def history(root: Root, *, limit: int | None = None) -> list[Json]:
     """Past deployments, newest first."""
     found = list(reversed(records.history(root.layout)))
     return found[:limit] if limit else found
+
+
+def one_of_history(root: Root, identifier: str) -> Json:
+    """All that is on record of one deployment: by its id, the beginning of it, or ``latest``.
+
+    Raises:
+        NotFound: there is none. UsageError: there are several.
+    """
+    every = history(root)
+    found = (
+        every[:1]
+        if identifier == "latest"
+        else [it for it in every if str(it.get("id")).startswith(identifier)]
+    )
+    if len(found) == 1:
+        return found[0]
+    advice = "updater --json history tells every id"
+    if found:
+        several = ", ".join(str(it.get("id")) for it in found[:5])
+        raise UsageError(f"{identifier} may be any of {several}", advice=advice)
+    raise NotFound(f"there is no deployment {identifier} in the history", advice=advice)
 
 
 def damaged_history(root: Root) -> int:
@@ -210,7 +314,7 @@ def log_file(root: Root, name: str | None) -> Path:
     """The log of a process, or updater's own.
 
     Raises:
-        UsageError: there is no such process.
+        NotFound: there is no such process.
     """
     if name in (None, "update"):
         return root.layout.update_log
@@ -218,24 +322,50 @@ def log_file(root: Root, name: str | None) -> Path:
         return root.layout.errors_log
     if name not in root.config.processes:
         known = ", ".join(["update", "errors", *root.config.processes])
-        raise UsageError(f"there is no process {name!r}", advice=f"one of: {known}")
+        raise NotFound(f"there is no process {name!r}", advice=f"one of: {known}")
     return root.layout.process_log(str(name))
 
 
-def tail(path: Path, lines: int) -> Iterator[str]:
-    """The last lines of a file; of a long one only its last megabyte is read."""
-    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - 1024**2))
-        yield from file.read().decode(errors="replace").splitlines()[-lines:]
+def tail(path: Path, lines: int) -> tuple[list[str], int]:
+    """The last lines of a log, and the place in bytes where they end; of a long one only its last megabyte is read.
+
+    Raises:
+        PreflightFailed: it is no regular file.
+    """
+    with contextlib.suppress(FileNotFoundError), open_log(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        file.seek(max(0, size - 1024**2))
+        found = file.read(size - file.tell()).decode(errors="replace").splitlines()
+        return found[-lines:] if lines else [], size
+    return [], 0
+
+
+def open_log(path: Path) -> BinaryIO:
+    """A log, open for reading. Of a pipe the first read, and even the opening, would wait for ever.
+
+    Raises:
+        PreflightFailed: it is no regular file. FileNotFoundError.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return open(fd, "rb")
+    os.close(fd)
+    raise PreflightFailed(
+        f"{path} is not a regular file, so it is no log that could be shown",
+        state="Nothing was changed.",
+        advice=f"move it away (mv {shlex.quote(str(path))} {shlex.quote(str(path.with_suffix('.aside')))}); a new one is made.",
+    )
 
 
 def diff(root: Root, version: str | None) -> Json:
-    """What changes between the release in service and another (by default the previous good one), from the manifests.
+    """What changes between the release in service and another (by default the previous good one), from the manifests, and
+    in the defaults of the settings.
 
     Raises:
         UsageError: there is nothing to compare.
     """
     from updater.releases import marks, store, verification
+    from updater.settings import changing
 
     layout = root.layout
     here = service.in_service(layout).version
@@ -261,4 +391,5 @@ def diff(root: Root, version: str | None) -> Json:
             for name in sorted(mine_packages.keys() | their_packages.keys())
             if mine_packages.get(name) != their_packages.get(name)
         },
+        "configuration": changing.between(layout, root.config.shared, mine.version, theirs.version).as_json(),
     }

@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from updater import health, lock, records
-from updater.deployment import journal
-from updater.errors import Cancelled, HealthFailed, UsageError
+from updater.deployment import configuration, journal
+from updater.deployment.cancel import interruptible
+from updater.deployment.phases import housekeeping
+from updater.errors import Cancelled, HealthFailed, NotFound, UsageError
 from updater.layout import Layout
 from updater.operations import Root
 from updater.processes import control, forced, proof, state
@@ -36,7 +38,7 @@ def _known(root: Root, names: Sequence[str]) -> list[str]:
     known = list(dict.fromkeys([*root.config.processes, *control.present(root.layout, root.config)]))
     for name in names:
         if name not in known:
-            raise UsageError(
+            raise NotFound(
                 f"there is no process {name!r}",
                 state="Nothing was changed.",
                 advice=f"one of: {', '.join(root.config.processes) or 'none are configured'}",
@@ -72,6 +74,7 @@ def start(
     """
     with root.changing("start"), _telling(root, "start") as check:
         version = _version(root)
+        root = root.starting(version)
         chosen = _configured(root, names)
         return _start(root, version, chosen, wait, check, warn)
 
@@ -90,6 +93,7 @@ def restart(
     """Stop processes and start those of the release in service; ``wait``, ``warn`` and errors as for :func:`start`."""
     with root.changing("restart"), _telling(root, "restart") as check:
         version = _version(root)
+        root = root.starting(version)
         control.adopt(root.layout)
         wanted = _configured(root, names)
         control.refuse_odd_logs(root.layout, wanted)
@@ -103,7 +107,8 @@ def _noted(root: Root, warn: control.Warn | None) -> control.Warn:
     def note(text: str) -> None:
         records.log(root.layout, f"warning: {text}")
         if warn:
-            warn(text)
+            with contextlib.suppress(OSError):  # a closed terminal keeps nothing from being started again
+                warn(text)
 
     return note
 
@@ -116,6 +121,8 @@ def _start(
     check: Callable[[], None],
     warn: control.Warn | None,
 ) -> list[Json]:
+    housekeeping.make_room(root.layout)
+    configuration.keep(root.layout, root.config, version)
     control.start(root.layout, root.config, version, names, check=check, warn=_noted(root, warn))
     proof.prove(root.layout, root.config, version, names)
     if wait:
@@ -132,14 +139,15 @@ def _start(
 @contextlib.contextmanager
 def _telling(root: Root, what: str) -> Iterator[Callable[[], None]]:
     """Whoever interrupts a start or a stop hears what runs now. Yields the check that ends it after a forced stop."""
-    begun = time.time()
+    before = forced.last(root.layout)
 
     def check() -> None:
-        if forced.since(root.layout, begun):
+        if forced.last(root.layout) not in ("", before):
             raise Cancelled(f"the {what} was ended by force-stop", state=_now(root), advice="updater start")
 
     try:
-        yield check
+        with interruptible():
+            yield check
     except KeyboardInterrupt:
         raise Cancelled(
             f"the {what} was interrupted",
@@ -201,6 +209,7 @@ def status(root: Root, names: Sequence[str] = ()) -> list[Json]:
 def ask_health(root: Root) -> Json:
     """Every probe of every process, asked once. ``healthy``: every required one passed."""
     version = _version(root)
+    root = root.starting(version)
     results = health.ask_all(root.layout, root.config, version, list(root.config.processes))
     return {
         "version": version,
@@ -217,3 +226,33 @@ def ask_health(root: Root) -> Json:
             for it in results
         ],
     }
+
+
+def ask_gate(root: Root) -> Json:
+    """May the application be interrupted now? ``asks``: whether it is asked at all; ``free``; ``reason`` in a line."""
+    from updater import gate
+
+    here = service.in_service(root.layout)
+    if here.kind != "release" or here.version is None or not root.config.gate.asks:
+        return {"asks": root.config.gate.asks, "free": True, "reason": "nothing is asked"}
+    answer = gate.ask(root.layout, root.config, here.version)
+    return {"asks": True, "free": answer.free, "reason": answer.reason}
+
+
+def resources(layout: Layout) -> dict[str, Json]:
+    """What each managed process uses with its children: ``memory`` in bytes, ``cpu`` in percent of one processor since its start."""
+    import psutil
+
+    found: dict[str, Json] = {}
+    for one in state.running(layout):
+        with contextlib.suppress(psutil.Error):
+            leader = psutil.Process(one.identity.pid)
+            memory = cpu = 0.0
+            for process in (leader, *leader.children(recursive=True)):
+                with contextlib.suppress(psutil.Error), process.oneshot():
+                    memory += process.memory_info().rss
+                    times = process.cpu_times()
+                    cpu += times.user + times.system
+            lived = max(1.0, time.time() - leader.create_time())
+            found[one.name] = {"memory": int(memory), "cpu": round(100 * cpu / lived, 1)}
+    return found

@@ -4,71 +4,84 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from updater.errors import PreflightFailed
+from updater.errors import PreflightFailed, UpdaterError
+
+
+class Finding(NamedTuple):
+    """What one look has found. ``result``: ``ok``, ``warning`` or ``failed``; ``remedy`` says what to do about the last two."""
+
+    result: str
+    summary: str
+    remedy: str | None = None
 
 
 @dataclass(frozen=True)
 class Check:
-    """One answer. ``result``: ``ok``, ``warning`` or ``failed``; ``remedy`` says what to do about the last two."""
+    """A finding under the name of its check. ``seconds``: how long it took."""
 
     name: str
     result: str
     summary: str
     remedy: str | None = None
+    seconds: float = 0.0
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def ok(name: str, summary: str) -> Check:
-    return Check(name, "ok", summary)
+Look = Callable[[], Finding]
 
 
-def warning(name: str, summary: str, remedy: str) -> Check:
-    return Check(name, "warning", summary, remedy)
+def ok(summary: str) -> Finding:
+    return Finding("ok", summary)
 
 
-def failed(name: str, summary: str, remedy: str) -> Check:
-    return Check(name, "failed", summary, remedy)
+def warning(summary: str, remedy: str) -> Finding:
+    return Finding("warning", summary, remedy)
+
+
+def failed(summary: str, remedy: str) -> Finding:
+    return Finding("failed", summary, remedy)
 
 
 LIMIT = 20.0
 """Seconds that one check may take; a dead network mount must not keep the others from being shown."""
 
 
-def run(checks: Sequence[Callable[[], Check]], *, limit: float = LIMIT) -> list[Check]:
-    """Run every check, all at once, whatever the others say; one that cannot be made, or not within ``limit`` seconds, is a
-    failed one."""
-    results: list[Check | None] = [None] * len(checks)
+def run(looks: Mapping[str, Look], *, limit: float = LIMIT) -> list[Check]:
+    """Look at everything at once, whatever the others say; what cannot be looked at, or not within ``limit`` seconds, has
+    failed."""
+    results: dict[str, Check] = {}
 
-    def make(number: int) -> None:
-        try:
-            results[number] = checks[number]()
-        except Exception as failure:
-            text = f"the check could not be made: {failure}"
-            results[number] = failed(_name(checks[number]), text, "see errors.log")
+    def make(name: str, look: Look) -> None:
+        begun = time.monotonic()
+        found = _made(look)
+        results[name] = Check(
+            name, found.result, found.summary, found.remedy, round(time.monotonic() - begun, 3)
+        )
 
-    threads = [threading.Thread(target=make, args=(number,), daemon=True) for number in range(len(checks))]
+    threads = [threading.Thread(target=make, args=it, daemon=True) for it in looks.items()]
     for thread in threads:
         thread.start()
     until = time.monotonic() + limit
     for thread in threads:
         thread.join(max(0.0, until - time.monotonic()))
-    late = "look for a network mount or a disk that does not answer"
-    return [
-        result or failed(_name(check), f"the check did not end within {limit:g} s", late)
-        for check, result in zip(checks, results, strict=True)
-    ]
+    late = f"the check did not end within {limit:g} s"
+    remedy = "look for a network, a network mount or a disk that does not answer"
+    return [dict(results).get(name) or Check(name, "failed", late, remedy, limit) for name in looks]
 
 
-def _name(check: Callable[[], Check]) -> str:
-    return str(
-        getattr(check, "__name__", getattr(getattr(check, "func", None), "__name__", "check"))
-    ).replace("_", " ")
+def _made(look: Look) -> Finding:
+    try:
+        return look()
+    except UpdaterError as failure:
+        return failed(failure.message, failure.advice or "see what it says")
+    except Exception as failure:
+        return failed(f"the check could not be made: {failure}", "see errors.log")
 
 
 def judge(results: Sequence[Check]) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from updater.preflight import Finding, failed, warning
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -17,3 +19,18 @@ class Plan:
     kind: str = "deploy"
     """What is asked for: deploy, fetch, activate or rollback."""
     rebuild: bool = False
+    forced: str = "updater deploy --force"
+    """What a person types to have it all the same."""
+    keep_config: bool = False
+    """The settings stay as they are, although the release ran with others before."""
+    thorough: bool = False
+    """Somebody only wants to know: checks may take a second that a deployment should not."""
+
+    @property
+    def builds(self) -> bool:
+        """Whether a release is fetched or an environment built."""
+        return self.rebuild or not self.installed
+
+    def problem(self, summary: str, remedy: str) -> Finding:
+        """What bars a deployment, but neither one that is forced nor a way back."""
+        return (warning if self.force or self.kind == "rollback" else failed)(summary, remedy)

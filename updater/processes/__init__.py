@@ -5,6 +5,6 @@ session of its own; the launcher itself writes the pid file before it becomes th
 updater leaves a process that nobody knows. A pid is believed only together with its start time and boot id.
 
 The modules: ``launcher`` and ``bound`` (the configuration it was written for), ``family`` (what belongs to this root),
-``state`` (what runs), ``stopping``, ``forced`` (its note), ``control`` (start; and the door to all of these), ``proof``
-(from which release).
+``state`` (what runs), ``stopping``, ``orphans`` (of a dead updater's child), ``forced`` (its note), ``control`` (start; and
+the door to all of these), ``proof`` (from which release).
 """

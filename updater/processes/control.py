@@ -5,19 +5,22 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
+from updater import apart
 from updater.config import Config, ProcessConfig
 from updater.errors import PreflightFailed, ProcessFailed, UsageError
 from updater.layout import Layout
 from updater.processes import family, launcher, state
 from updater.processes.state import Running
 from updater.processes.stopping import Warn, adopt, force_stop, present, stop, stop_release
-from updater.subprocesses import end_session
+from updater.subprocesses import end_session, let_children_hear
+
+if TYPE_CHECKING:
+    import subprocess
 
 __all__ = [
     "Warn", "adopt", "evidence", "exit_text", "force_stop", "names_running", "present", "refuse_odd_logs", "start", "stop",
@@ -93,6 +96,8 @@ def _start_one(
     check: Callable[[], None] | None,
     warn: Warn | None,
 ) -> Running:
+    import subprocess
+
     living = state.find(layout, process.name) or next(
         (it for it in adopt(layout) if it.name == process.name), None
     )
@@ -102,11 +107,12 @@ def _start_one(
         raise ProcessFailed(f"{process.name} still runs from {living.release} (pid {living.identity.pid})")
     refuse_odd_logs(layout, [process.name])
     stop(layout, config, [process.name], warn=warn)
-    script = launcher.write(layout, process, version, (config.source.token_env,))
+    script = launcher.write(layout, process, version, config.own_variables)
     layout.run.mkdir(parents=True, exist_ok=True)
     layout.pid_file(process.name).unlink(missing_ok=True)
+    let_children_hear()
     child = subprocess.Popen(
-        ["/bin/sh", script],
+        [*apart.of_processes(), "/bin/sh", script],
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         cwd=layout.root, start_new_session=True, close_fds=True,
         # Until it has written its pid file only these tell a recovery whose it is.

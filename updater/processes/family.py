@@ -176,11 +176,11 @@ def _is_apart(root: str, above: Mapping[str, str], marks: Mapping[str, str]) -> 
 
 
 def remains(layout: Layout, rows: Mapping[int, Row], leader: Identity) -> set[int]:
-    """What is left of the session of a leader that died, if it runs inside of this root.
+    """What is left of the session of a leader, dead or alive, if it runs inside of this root.
 
     The system gives the number of a session to nobody else while it has members, but it may have done so afterwards.
     """
-    if leader.boot != boot_id() or leader.pid in rows:
+    if leader.boot != boot_id() or (leader.pid in rows and not leader.alive()):
         return set()
     root = os.path.realpath(layout.root)
     left = [row.pid for row in rows.values() if row.session == leader.pid]
@@ -238,7 +238,7 @@ if sys.platform == "linux":
 
     def _read(pid: int, name: str) -> bytes:
         try:
-            with open(f"/proc/{pid}/{name}", "rb") as file:
+            with open(f"/proc/{pid}/{name}", "rb", buffering=0) as file:
                 return file.read()
         except OSError:
             return b""

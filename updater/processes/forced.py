@@ -29,8 +29,7 @@ def stopped(layout: Layout, deployment: str) -> bool:
     return read_fields(_place(layout)).get("deployment") == deployment
 
 
-def since(layout: Layout, moment: float) -> bool:
-    """Whether everything was stopped by force since then (seconds of the epoch)."""
-    with contextlib.suppress(ValueError):
-        return float(read_fields(_place(layout)).get("at", "0")) >= moment
-    return False
+def last(layout: Layout) -> str:
+    """When everything was last stopped by force; empty if never. Only for comparing with what it was before: a clock that was
+    put back since must not make an old stop a new one."""
+    return read_fields(_place(layout)).get("at", "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from updater.config import Config
 from updater.errors import ProcessFailed
@@ -13,8 +13,7 @@ from updater.layout import Layout
 from updater.processes import family, state
 
 
-@dataclass(frozen=True)
-class Seen:
+class Seen(NamedTuple):
     """What the system says of a process. Empty where it says nothing."""
 
     cwd: str

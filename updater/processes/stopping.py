@@ -11,7 +11,7 @@ import contextlib
 import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from updater import records
 from updater.config import Config
@@ -46,8 +46,7 @@ def present(layout: Layout, config: Config) -> list[str]:
     return list(dict.fromkeys([*order, *living]))
 
 
-@dataclass(frozen=True)
-class _Group:
+class _Group(NamedTuple):
     """One process by its name, and everything that belongs to it."""
 
     name: str
@@ -216,7 +215,8 @@ def force_stop(
         _signal(group.members, signal.SIGKILL)
     for group in mine:
         _kill(layout, group, None)
-        layout.pid_file(group.name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a read-only disk: it names nothing that lives
+            layout.pid_file(group.name).unlink(missing_ok=True)
     _tell_what_stays(layout, groups, warn)
     return [group.name for group in mine]
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from updater import durable
 from updater.errors import PreflightFailed, VerificationFailed
@@ -18,8 +18,7 @@ from updater.layout import Layout, ReleaseFiles
 from updater.records import read_json
 
 
-@dataclass(frozen=True)
-class Missing:
+class Missing(NamedTuple):
     """A shared file that the release needs and that nobody but its owner can provide (F26)."""
 
     inside: str
@@ -94,11 +93,17 @@ def _link_one(layout: Layout, release: Path, inside: str, below: str) -> Missing
         return None
     if aside.is_file():
         return Missing(inside, below, aside)
-    if aside.is_dir() or not PurePosixPath(below).suffix:
+    if aside.is_dir() or not (PurePosixPath(below).suffix or is_environment(below)):
         durable.make_directory(target)
     else:
         durable.make_directory(target.parent)  # a file that the application makes itself
     return None
+
+
+def is_environment(name: str) -> bool:
+    """Whether a path is one of a file of environment variables: ``.env``, ``.env.local``, ``bot.env``."""
+    base = PurePosixPath(name).name
+    return base == ".env" or base.startswith(".env.") or base.endswith(".env")
 
 
 def _unlink_one(release: Path, inside: str) -> None:

@@ -10,10 +10,10 @@ import contextlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from updater import durable
-from updater.errors import UsageError
+from updater.errors import NotFound, ReleaseChanged, UsageError
 from updater.layout import Layout, ReleaseFiles
 from updater.records import read_json
 
@@ -62,8 +62,7 @@ class ReleaseRecord:
         return None
 
 
-@dataclass(frozen=True)
-class Release:
+class Release(NamedTuple):
     """One installed release."""
 
     version: str
@@ -121,7 +120,8 @@ def find(layout: Layout, name: str) -> Release:
     """The installed release that a person calls ``name``: its version, its tag, or either without the leading ``v``.
 
     Raises:
-        UsageError: there is none; the message lists those there are.
+        NotFound: there is none; the message lists those there are.
+        ReleaseChanged: there is one, and its seal cannot be read.
     """
     everything = installed(layout)
     bare = name.removeprefix("v")
@@ -133,15 +133,28 @@ def find(layout: Layout, name: str) -> Release:
         return (exact or loose)[0]
     names = ", ".join(release.version for release in everything) or "none"
     if wrong := next((path for path in damaged(layout) if path.name.removeprefix("v") == bare), None):
-        raise UsageError(
-            f"{wrong.name} is damaged: its {ReleaseFiles.RECORD} cannot be read, so it cannot be verified",
-            state="Nothing was changed.",
-            advice=f"move it out of releases/ (mv releases/{wrong.name} /tmp/) and install it anew: updater fetch {name}",
-        )
-    raise UsageError(
+        raise unreadable(wrong.name)
+    raise NotFound(
         f"{name} is not installed (installed: {names})",
         state="Nothing was changed.",
         advice=f"install it with `updater fetch {name}`, or put it into service with `updater deploy {name}`.",
+    )
+
+
+def unreadable(version: str) -> ReleaseChanged:
+    """What to say of a damaged release."""
+    return ReleaseChanged(
+        f"{version} is damaged: its {ReleaseFiles.RECORD} cannot be read, so it cannot be verified",
+        state="Nothing was changed.",
+        advice=anew(version, version),
+    )
+
+
+def anew(version: str, tag: str) -> str:
+    """How to install a release that is there and no longer as it was. It is never removed: it may be what runs."""
+    return (
+        f"move it out of releases/ (mv releases/{version} {version}.aside) and install it anew: updater fetch {tag}; "
+        "if it is in service, put another one there first: updater rollback"
     )
 
 
@@ -150,7 +163,10 @@ def discard(path: Path) -> None:
 
     Raises:
         UsageError: the directory is not an unfinished release of ours.
+        ReleaseChanged: it is a release whose seal cannot be read.
     """
+    if path in damaged(Layout(path.parents[1])):
+        raise unreadable(path.name)
     if read(path) is not None or not (path / ReleaseFiles.UNFINISHED).is_file():
         raise UsageError(
             f"{path} is there, and updater did not make it",

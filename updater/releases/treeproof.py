@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from updater import artifacts
+from updater.artifacts.unpack import Unpacked
 from updater.errors import DigestMismatch
 from updater.releases.gitattributes import Attributes, Values
 
@@ -25,7 +26,7 @@ SUBMODULE = "160000"
 _IDENT = re.compile(rb"\$Id: [^$\r\n]*\$")
 
 
-def explain(unpacked: artifacts.Unpacked, artifact: Any) -> str:
+def explain(unpacked: Unpacked, artifact: Any) -> str:
     """What is proved of a tarball whose tree is not ``artifact.tree``, in words that begin with ``unproven`` if not all is.
 
     Raises:
@@ -68,7 +69,7 @@ def _mismatch(details: list[str]) -> DigestMismatch:
 class _Comparison:
     """The received files against those of the tree."""
 
-    unpacked: artifacts.Unpacked
+    unpacked: Unpacked
     source: Any
     listed: Mapping[str, tuple[str, str]]
     left_out: int = 0

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from updater import artifacts, durable
 from updater.errors import DigestMismatch, ReleaseChanged
 from updater.layout import Layout, ReleaseFiles
-from updater.releases import shared, store, treeproof
+from updater.releases import shared, store
 from updater.releases.store import Release, ReleaseRecord
+
+if TYPE_CHECKING:
+    from updater.artifacts.unpack import Donor, Unpacked
 
 Json = dict[str, Any]
 
@@ -20,7 +23,7 @@ OURS = (ReleaseFiles.ENVIRONMENT, ReleaseFiles.RECORDS)
 """Names at the top of a release that are not part of what was published."""
 
 
-def prove(unpacked: artifacts.Unpacked, artifact: Any) -> str:
+def prove(unpacked: Unpacked, artifact: Any) -> str:
     """Hold what was received against what the source says of it. Returns what that proves, in words (F55).
 
     Raises:
@@ -42,6 +45,8 @@ def prove(unpacked: artifacts.Unpacked, artifact: Any) -> str:
         if artifact.tree == tree:
             proofs.append(f"tree of commit {(artifact.commit or artifact.tree)[:12]}")
         else:
+            from updater.releases import treeproof
+
             proofs.append(treeproof.explain(unpacked, artifact))
     nothing = (
         "no sum lies beside the file"
@@ -155,33 +160,48 @@ def _parents(inside: str) -> list[str]:
     return ["/".join(parts[:count]) for count in range(1, len(parts))]
 
 
-def check(layout: Layout, release: Release, *, force: bool, warn: Callable[[str], None]) -> None:
-    """Refuse a release that was changed since it was sealed.
+def check(layout: Layout, release: Release, *, force: bool, forced: str, warn: Callable[[str], None]) -> None:
+    """Refuse a release that was changed since it was sealed. ``forced``: what a person types to have it all the same.
 
     Raises:
         ReleaseChanged: it was, and ``force`` is not given; with it, the changes are only told.
     """
-    found = [f"{it.what}: {it.path}" for it in differences(layout, release)]
+    found = _found(layout, release)
     if not found:
         return
     if not force:
-        raise _changed(release, found)
+        refusal = _changed(release, found)
+        refusal.advice = f"{refusal.advice}; if somebody edited it on purpose, to take it as it is: {forced}"
+        raise refusal
     warn(f"{release.version} differs from what was published in {len(found)} places ({found[0]}); forced")
+
+
+def check_unchanged(layout: Layout, release: Release) -> None:
+    """Raise ReleaseChanged if a release is no longer as it was sealed."""
+    if found := _found(layout, release):
+        raise _changed(release, found)
+
+
+def _found(layout: Layout, release: Release) -> list[str]:
+    try:
+        return [f"{it.what}: {it.path}" for it in differences(layout, release)]
+    except ReleaseChanged as failure:  # not even its manifest is as it was
+        return failure.details
 
 
 def _changed(release: Release, found: list[str]) -> ReleaseChanged:
     shown = [*found[:20], *([f"and {len(found) - 20} more"] if len(found) > 20 else [])]
-    compiled = all("__pycache__/" in it for it in found)
-    anew = (
-        f"it is only bytecode: updater fetch --rebuild {release.version} --force makes it anew from the sources"
-        if compiled
-        else f"else remove releases/{release.version} and install it anew: updater fetch {release.record.tag}"
-    )
     return ReleaseChanged(
         f"{release.version} is not as it was published: {len(found)} path{'s' if len(found) > 1 else ''} differ",
         details=shown,
-        advice=f"if somebody edited it on purpose: --force takes it as it is; {anew}",
+        advice=_remedy(release, found),
     )
+
+
+def _remedy(release: Release, found: Sequence[str]) -> str:
+    if all("__pycache__/" in it for it in found):
+        return f"it is only bytecode: updater fetch --rebuild {release.version} --force makes it anew from the sources"
+    return store.anew(release.version, release.record.tag)
 
 
 def report(layout: Layout, release: Release) -> Json:
@@ -202,10 +222,25 @@ def report(layout: Layout, release: Release) -> Json:
         "version": release.version,
         "sound": not found and problem is None,
         "differences": found,
+        "advice": _remedy(release, [it["path"] for it in found]) if found else None,
         "environment": problem,
         "files": release.record.files,
         "digest": release.record.digest,
         "proof": release.record.proof,
+    }
+
+
+def unreadable(path: Path) -> Json:
+    """The same of a release whose seal cannot be read."""
+    return {
+        "version": path.name,
+        "sound": False,
+        "differences": [{"path": ReleaseFiles.RECORD, "what": "unreadable"}],
+        "advice": store.anew(path.name, path.name),
+        "environment": None,
+        "files": None,
+        "digest": None,
+        "proof": None,
     }
 
 
@@ -222,10 +257,12 @@ def changes(mine: Path, theirs: Path) -> Json:
     }
 
 
-def donor(release: Release) -> artifacts.Donor | None:
+def donor(release: Release) -> Donor | None:
     """An installed release as a source of equal files for the next; None if its manifest is not sound."""
+    from updater.artifacts.unpack import Donor
+
     try:
         manifest = manifest_of(release)
     except ReleaseChanged:
         return None
-    return artifacts.Donor.of(release.path, manifest)
+    return Donor.of(release.path, manifest)

@@ -17,8 +17,8 @@ from typing import Protocol
 
 from updater import versions
 from updater.config import SourceConfig
-from updater.errors import UsageError
-from updater.sources.resuming import ContentChanged, Resuming, resuming
+from updater.errors import ContentChanged, UsageError
+from updater.sources.resuming import Resuming, resuming
 
 
 @dataclass(frozen=True)

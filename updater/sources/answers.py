@@ -6,7 +6,7 @@ import contextlib
 import json
 import re
 import time
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -43,11 +43,13 @@ def reason(failure: BaseException) -> str:
     """Why a request failed, in people's words; never in the library's, which hold URLs and headers."""
     text = str(failure)
     for words, meaning in (
+        (
+            "ProxyError",
+            "the proxy cannot be reached, or does not let us through",
+        ),  # first: its text holds the others'
         ("NameResolution", "its name cannot be resolved (no network, or no DNS)"),
         ("getaddrinfo", "its name cannot be resolved (no network, or no DNS)"),
         ("Connection refused", "the connection was refused"),
-        ("InvalidProxyURL", "the proxy in the environment is no address"),
-        ("ProxyError", "the proxy does not let us through"),
         ("CERTIFICATE_VERIFY", "its certificate cannot be verified"),
         ("SSLError", "no secure connection (TLS) can be made"),
         ("ConnectTimeout", "no connection within the time limit"),
@@ -69,9 +71,13 @@ def clean(text: str) -> str:
 
 def message(answer: requests.Response) -> str:
     """The explanation in an error's body, as GitHub documents it; on one line, bounded."""
-    with contextlib.suppress(Exception):
+    from urllib3.exceptions import HTTPError
+
+    # Nothing broader: a request to cancel comes as an exception too.
+    with contextlib.suppress(HTTPError, OSError, ValueError, RecursionError):
         body = json.loads(answer.raw.read(64 * 1024, decode_content=True))
-        return clean(" ".join(str(body.get("message", "")).split())[:300])
+        if isinstance(body, dict):
+            return clean(" ".join(str(body.get("message", "")).split())[:300])
     return f"status {answer.status_code}"
 
 
@@ -90,6 +96,15 @@ def retry_after(answer: requests.Response) -> float | None:
 
     with contextlib.suppress(ValueError, TypeError, OverflowError):
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    return None
+
+
+def date(answer: requests.Response) -> datetime | None:
+    """When the server says that it answered (RFC 9110, section 6.6.1)."""
+    from email.utils import parsedate_to_datetime
+
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
+        return parsedate_to_datetime(answer.headers.get("Date", "")).astimezone(UTC)
     return None
 
 

@@ -2,13 +2,14 @@
 
 ``tradebot-1.4.0.tar.gz`` and ``v1.4.0.tar.zst`` are releases; the tag is the file's name without its ending and without the
 name in front of the version. ``NAME.md`` beside it (without the ending) holds its notes; ``NAME.tar.gz.sha256`` or
-``SHA256SUMS`` its sum, which must then fit.
+``SHA256SUMS`` its sum: where there is such a file it must list the artifact, and the sum must fit.
 """
 
 from __future__ import annotations
 
 import fnmatch
 import hashlib
+import os
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -77,9 +78,8 @@ class DirectorySource:
         notes = path.with_name(f"{stem}.md")
         text = notes.read_text("utf-8", "replace")[:100_000] if notes.is_file() else ""
         asset = PublishedAsset(path.name, str(path), seen.st_size)
-        version = versions.version_of(tag)
         return Published(
-            tag, stem, datetime.fromtimestamp(seen.st_mtime, UTC), prerelease=bool(version and version.is_prerelease),
+            tag, stem, datetime.fromtimestamp(seen.st_mtime, UTC), prerelease=versions.is_prerelease(tag),
             notes=text, url=path.as_uri(), assets=(asset,),
         )  # fmt: skip
 
@@ -109,28 +109,39 @@ class DirectorySource:
         return Artifact(asset.name, asset.location, "file", asset.size, f"sha256:{digest}", checksum=listed)
 
     def _listed(self, path: Path) -> str | None:
-        """The sum that lies beside an artifact. A file for this artifact alone must hold one (F39)."""
-        for name in (f"{path.name}.sha256", "SHA256SUMS", "sha256sums.txt"):
-            beside = path.with_name(name)
-            if not beside.exists():
-                continue
-            try:
-                found = checksums.find(
-                    beside.read_text("utf-8", "replace"), path.name, bare=path.name in name
-                )
-            except OSError as failure:
-                raise SourceFailed(f"{beside} cannot be read: {failure.strerror}") from failure
+        """The sum that lies beside an artifact. Where there are sums, one must be of this artifact (F39)."""
+        names = (f"{path.name}.sha256", "SHA256SUMS", "sha256sums.txt")
+        beside = [it for name in names if os.path.lexists(it := path.with_name(name))]
+        for sums in beside:
+            own = sums.name == names[0]
+            found = checksums.find(_text(sums), path.name, bare=own)
             if found is not None:
                 return found
-            if path.name in name:
-                raise VerificationFailed(
-                    f"{beside.name} holds no SHA-256 of {path.name}",
-                    advice=f"make it anew: sha256sum {path.name} > {beside.name}; or remove it.",
-                )
-        return None
+            if own:
+                break
+        if not beside:
+            return None
+        first = beside[0].name
+        write = ">" if first == names[0] else ">>"
+        raise VerificationFailed(
+            f"{first} holds no SHA-256 of {path.name}",
+            state="Nothing was changed.",
+            advice=f"if the file is as it was published: cd {self._folder} && sha256sum {path.name} {write} {first}; "
+            f"without {first} nothing proves it, and it is taken as it is.",
+        )
 
     def open(self, artifact: Artifact, *, offset: int = 0, validator: str | None = None) -> FileDownload:
         return FileDownload(Path(artifact.location), offset, validator)
+
+
+def _text(sums: Path) -> str:
+    """The text of a file of sums. One that is there and cannot be read is no missing one."""
+    try:
+        if not sums.is_file():  # reading a pipe would wait for ever
+            raise SourceFailed(f"{sums} is not a regular file", advice="make it anew, or remove it.")
+        return sums.read_text("utf-8", "replace")
+    except OSError as failure:
+        raise SourceFailed(f"{sums} cannot be read: {failure.strerror}") from failure
 
 
 class FileDownload:

@@ -7,22 +7,34 @@ from __future__ import annotations
 
 import fnmatch
 import re
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from updater.config import SourceConfig
-from updater.errors import ReleaseNotFound, SourceFailed, VerificationFailed
+from updater.errors import Interrupted, ReleaseNotFound, SourceFailed, VerificationFailed
 from updater.records import moment
 from updater.sources import Artifact, Published, PublishedAsset, checksums, nameable
 from updater.sources.answers import clean, number, origin, reason, shown
 from updater.sources.gittree import GitHubTree
 from updater.sources.http import Http
-from updater.sources.resuming import Interrupted
 
 PAGES = 50
 """Pages of 100 releases that are read at most."""
+
+
+@dataclass(frozen=True)
+class Quota:
+    """``limit`` and ``remaining`` requests until ``reset`` (seconds since the epoch); None: they are not counted. ``date``: of the
+    answer, by the server's clock."""
+
+    limit: int | None
+    remaining: int | None
+    reset: int | None
+    date: datetime | None
+    with_token: bool
 
 
 class GitHubSource:
@@ -37,6 +49,20 @@ class GitHubSource:
     def describe(self) -> str:
         host = re.sub(r"^https?://(api\.)?|/api/v3$", "", self._config.api_url)
         return f"{host}/{self._config.repository}"
+
+    def quota(self) -> Quota:
+        """How many requests are left; asking is free
+        (https://docs.github.com/en/rest/rate-limit/rate-limit#get-rate-limit-status-for-the-authenticated-user).
+
+        Raises:
+            SourceFailed and its kinds.
+        """
+        body, date = self._http.fresh(f"{self._config.api_url}/rate_limit")
+        core = body.get("resources", {}).get("core") if isinstance(body, dict) else None
+        limit, remaining, reset = ((core or {}).get(name) for name in ("limit", "remaining", "reset"))
+        if not (isinstance(limit, int) and isinstance(remaining, int) and isinstance(reset, int)):
+            limit = remaining = reset = None
+        return Quota(limit, remaining, reset, date, self._http.has_token)
 
     def releases(self) -> list[Published]:
         found: list[Published] = []
@@ -66,6 +92,13 @@ class GitHubSource:
         return match[1]
 
     def find(self, tag: str) -> Published:
+        if not {"", ".", ".."}.isdisjoint(
+            tag.split("/")
+        ):  # in an address it would lead to another repository
+            raise ReleaseNotFound(
+                f"{self.describe()} has no tag {tag}",
+                details=["Git allows no such name: man git-check-ref-format"],
+            )
         quoted = quote(tag, safe="")
         try:
             body, _ = self._http.json(f"{self._base}/releases/tags/{quoted}")

@@ -9,22 +9,31 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import json
 import os
 import random
 import re
 import time
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
 
 from updater import durable, version
 from updater.config import SourceConfig
-from updater.errors import AccessDenied, ConfigError, RateLimited, ReleaseNotFound, SourceFailed
+from updater.errors import (
+    AccessDenied,
+    ConfigError,
+    ContentChanged,
+    Interrupted,
+    RateLimited,
+    ReleaseNotFound,
+    SourceFailed,
+)
 from updater.records import read_json
-from updater.sources.answers import host, message, origin, quota_gone, reason, reset, retry_after, shown
-from updater.sources.resuming import ContentChanged, Interrupted
+from updater.sources.answers import date, host, message, origin, quota_gone, reason, reset, retry_after, shown
 
 if TYPE_CHECKING:
     import requests
@@ -35,6 +44,9 @@ SHORT_WAIT = 10.0
 """Seconds of ``Retry-After`` that are waited for; longer ones are told."""
 ANSWER = 32 * 1024**2
 """Bytes of an API answer at most."""
+
+
+_ACCEPT = {"Accept": "application/vnd.github+json", "X-GitHub-Api-Version": "2022-11-28"}
 
 
 class Http:
@@ -64,9 +76,7 @@ class Http:
             SourceFailed and its kinds.
         """
         stored = self._stored(url) if conditional else {}
-        headers = {"Accept": "application/vnd.github+json", "X-GitHub-Api-Version": "2022-11-28"}
-        if stored:
-            headers["If-None-Match"] = stored["etag"]
+        headers = {**_ACCEPT, "If-None-Match": stored["etag"]} if stored else _ACCEPT
         with self.get(url, headers) as answer:
             if answer.status_code == 304 and stored:
                 return stored["body"], stored["headers"]
@@ -79,6 +89,24 @@ class Http:
             if conditional and answer.headers.get("ETag"):
                 self._store(url, {"url": url, "etag": answer.headers["ETag"], "body": body, "headers": kept})
             return body, kept
+
+    @property
+    def has_token(self) -> bool:
+        return self._token is not None
+
+    def fresh(self, url: str) -> tuple[Any, datetime | None]:
+        """The JSON answer to a GET that no cache knows, {} if there is no such thing, and the server's time.
+
+        Raises:
+            SourceFailed and its kinds.
+        """
+        try:
+            with self.get(url, _ACCEPT) as answer:
+                return json.loads(_bounded(answer, url)), date(answer)
+        except ReleaseNotFound:
+            return {}, None
+        except (ValueError, RecursionError) as failure:
+            raise SourceFailed(f"{shown(url)} answered with something that is no JSON") from failure
 
     def text(self, url: str, limit: int = 1024**2) -> str:
         """A small text file behind a URL, redirects followed."""
@@ -143,6 +171,7 @@ class Http:
         import requests
         from urllib3.exceptions import HTTPError
 
+        _refuse_odd_proxy(url)
         sent = dict(headers)
         if self._token and origin(url) == self._origin:
             sent["Authorization"] = f"Bearer {self._token}"
@@ -153,12 +182,9 @@ class Http:
             )  # fmt: skip
         except (requests.RequestException, HTTPError, ValueError) as failure:
             # Without the library's own words, here and with -v: they hold whole URLs, keys and passwords included.
-            proxy = isinstance(failure, requests.exceptions.InvalidProxyURL)
-            if isinstance(failure, ValueError) and not proxy:
+            if isinstance(failure, ValueError):
                 raise _no_address(url) from None
-            hopeless = (
-                any(it in str(failure) for it in ("CERTIFICATE_VERIFY", "WRONG_VERSION_NUMBER")) or proxy
-            )
+            hopeless = any(it in str(failure) for it in ("CERTIFICATE_VERIFY", "WRONG_VERSION_NUMBER"))
             raise (SourceFailed if hopeless else Interrupted)(
                 f"{host(url)} cannot be reached: {reason(failure)}",
                 advice="look at the network (and HTTPS_PROXY, if there is a proxy), then run the command again.",
@@ -220,7 +246,12 @@ class Http:
         if place is None:
             return
         with contextlib.suppress(OSError):  # a cache that cannot be written is no cache
-            place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for above in (
+                place.parents[2],
+                place.parents[1],
+            ):  # no further up: where a root has vanished, none is made
+                above.mkdir(exist_ok=True)
+            place.parent.mkdir(exist_ok=True, mode=0o700)
             durable.write_quick(place, json.dumps(answer))
             place.chmod(0o600)
             for old in sorted(place.parent.iterdir(), key=lambda it: it.stat().st_mtime)[:-200]:
@@ -246,6 +277,27 @@ def _token(variable: str) -> str | None:
             advice=f"set {variable} anew, or unset it.",
         )
     return text or None
+
+
+def _refuse_odd_proxy(url: str) -> None:
+    """Look at the proxy that the environment names before requests and urllib3 do: each falls over others in its own way.
+
+    Raises:
+        SourceFailed: it is none. Its text is not shown: it may hold a password.
+    """
+    from requests.utils import get_environ_proxies, select_proxy
+
+    proxy = select_proxy(url, get_environ_proxies(url))
+    if not proxy:
+        return
+    scheme, name, _ = origin(proxy if "://" in proxy else f"http://{proxy}")
+    socks = scheme.startswith("socks") and importlib.util.find_spec("socks")
+    if name and not re.search(r"\s", proxy) and (scheme in ("http", "https") or socks):
+        return
+    raise SourceFailed(
+        f"{host(url)} cannot be reached: the proxy in the environment is no address of a proxy for HTTP",
+        advice="set HTTP_PROXY, HTTPS_PROXY or ALL_PROXY anew, as in http://HOST:PORT, or unset it; NO_PROXY names hosts that need none.",
+    )
 
 
 def _no_address(url: str) -> SourceFailed:

@@ -11,31 +11,13 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from updater.errors import SourceFailed, VerificationFailed
+from updater.errors import ContentChanged, Interrupted, SourceFailed, TooLarge
 
 if TYPE_CHECKING:
     from updater.sources import Artifact, Download, Source
 
 ATTEMPTS = 6
 """Tries without a single new byte after which a download is given up; the backoff between them sums to some 15 s."""
-
-
-class ContentChanged(SourceFailed):
-    """The artifact is not the one that was begun; what came of it is worthless."""
-
-    code = "content-changed"
-
-
-class Interrupted(SourceFailed):
-    """The connection broke off or stalled; the rest may come from another try."""
-
-    code = "interrupted"
-
-
-class TooLarge(VerificationFailed):
-    """More bytes than the configuration allows."""
-
-    code = "too-large"
 
 
 class Resuming:
@@ -108,12 +90,19 @@ class Resuming:
 
     def _connect(self) -> None:
         """Open at the place where we are; retried inside, so that a first connection may fail as well."""
-        while True:
+        while self._download is None:
             try:
-                download = self._source.open(self._artifact, offset=self._at, validator=self.validator)
-                break
+                self._take_up(self._source.open(self._artifact, offset=self._at, validator=self.validator))
             except Interrupted as failure:
                 self._wait_or_give_up(failure)
+        if self.total is not None and self.total > self._max_size:
+            self._disconnect()
+            raise TooLarge(
+                f"{self._artifact.name} has {self.total:,} bytes, more than the {self._max_size:,} that are allowed",
+                advice="if it is meant to be so large, raise [source] max_size in updater.toml.",
+            )
+
+    def _take_up(self, download: Download) -> None:
         if download.offset != self._at or (
             self.validator and download.validator not in (None, self.validator)
         ):
@@ -124,16 +113,14 @@ class Resuming:
                     f"{self._artifact.name} changed, or the server cannot send a part of it",
                     advice="run the command again: it starts from the beginning.",
                 )
-            self._skip(download, self._at - download.offset)
+            try:
+                self._skip(download, self._at - download.offset)
+            except BaseException:
+                download.close()
+                raise
         self._download = download
         self.validator = download.validator or self.validator
         self.total = download.total if download.total is not None else self.total
-        if self.total is not None and self.total > self._max_size:
-            self._disconnect()
-            raise TooLarge(
-                f"{self._artifact.name} has {self.total:,} bytes, more than the {self._max_size:,} that are allowed",
-                advice="if it is meant to be so large, raise [source] max_size in updater.toml.",
-            )
 
     @staticmethod
     def _skip(download: Download, count: int) -> None:

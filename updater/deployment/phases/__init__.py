@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from updater.deployment.engine import Phase
+from updater.deployment.phases.configure import Configure
 from updater.deployment.phases.guard import Backup, Drain, Gate
 from updater.deployment.phases.migrate import Migrate, Rehearse
 from updater.deployment.phases.prepare import Build, Fetch, Preflight, Resolve, Seal, Unpack, Verify
@@ -21,6 +22,7 @@ SWITCH: tuple[Phase, ...] = (
     Rehearse(),
     Drain(),
     Stop(),
+    Configure(),
     Restore(),
     Load(),
     Migrate(),

@@ -7,6 +7,7 @@ comes back. Nothing is overwritten that does not exist somewhere else.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 from collections.abc import Collection, Mapping
@@ -24,6 +25,9 @@ from updater.layout import Layout
 from updater.processes import using
 
 Json = dict[str, Any]
+SHOWN = 5
+"""Paths that are named one by one."""
+
 Schemas = Mapping[str, list[Any] | None]
 """Path of a database -> its user_version and the digest of its schema; None: it cannot be read."""
 
@@ -70,19 +74,40 @@ def refuse_users(tx: Transaction) -> None:
     )
 
 
+def refuse_late_writes(tx: Transaction, moved: Swap, states: Mapping[str, sqlite.State]) -> None:
+    """What somebody has written to a database between its copy and its move is in no copy: then everything goes back.
+
+    Raises:
+        Busy: somebody has; ``--force`` goes on.
+    """
+    found = swap.written_to(tx.layout, moved, states)
+    if not found:
+        return
+    text = f"{', '.join(f'shared/{it}' for it in found)}: written to by another process while the application was stopped"
+    if tx.request.force:
+        tx.warn(f"{text}; gone on by --force")
+        return
+    raise Busy(text, advice="keep that process (a cron job?) from it, then run the command again.")
+
+
 def may_have_written(tx: Transaction) -> bool:
     """Whether the new release was started: from then on it may have written."""
     return tx.began("start")
 
 
 def keep_present(tx: Transaction, why: str) -> str | None:
-    """Keep the present state as another backup. Returns its id; None, told, if none can be made: then nothing may be removed."""
-    making = create.Making(why, deployment=tx.journal.id, accept_damaged=True, data_of=tx.target)
+    """Keep the present state as another backup. Returns its id; None, told, if none can be made: then nothing may be removed. A dump
+    that cannot be made is told and not in it."""
+    making = create.Making(
+        why, deployment=tx.journal.id, accept_damaged=True, without_dumps=True, data_of=tx.target
+    )
     try:
         made = create.create(tx.layout, tx.config, making)
     except (UpdaterError, OSError) as failure:
         tx.warn(f"the present state could not be kept as a backup: {failure}")
         return None
+    for warning in made.manifest.warnings:
+        tx.warn(f"{made.id}: {warning}")
     tx.say(f"the present state is kept in {made.id}")
     return made.id
 
@@ -110,7 +135,7 @@ def apply_rule(tx: Transaction, before: Schemas, *, migrated: bool) -> None:
     """
     moved = swap.pending(tx.layout)
     mine = moved if moved is not None and moved.purpose == "migrate" else None
-    others = bool(migrated and tx.config.backup.dumps and _has_dumps(tx))
+    others = bool(migrated and tx.config.backup.dumps and _dumps_of(tx, tx.backup))
     if not may_have_written(tx):
         if mine:
             swap.undo(tx.layout)
@@ -127,9 +152,23 @@ def apply_rule(tx: Transaction, before: Schemas, *, migrated: bool) -> None:
     if moved is not None:  # ours, or that of an earlier way back which was interrupted
         swap.undo(tx.layout, keep=mine is not None and decided["kept"] is None)
     _put_back(tx, decided)
-    if others:
-        _load_from_the_stop(tx)
     _tell(tx, decided)
+    if others:
+        _load_over_what_is_kept(tx, decided["kept"])
+
+
+def tell_other_files(tx: Transaction, since: int) -> None:
+    """What a migration that failed has changed besides databases stays so. ``since``: when it began, in nanoseconds."""
+    with contextlib.suppress(UpdaterError, OSError):
+        found = gather.gather(tx.layout, tx.config.backup, accept_damaged=True)
+        files = [it.path for it in found.parts.get("data", ()) if it.kind == "file" and it.ctime >= since]
+        ours = {it.path for it in found.databases}
+        if changed := [gather.shown(it) for it in files if it not in ours]:
+            more = f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
+            tx.memory["data_told"] = (
+                f"The migration had also changed {', '.join(changed[:SHOWN])}{more} in shared/: as before in {tx.backup} "
+                f"(updater backup restore {tx.backup} --only data)."
+            )
 
 
 def _decide(tx: Transaction, before: Schemas, mine: Swap | None, others: bool) -> Json | None:
@@ -155,11 +194,7 @@ def _decided(tx: Transaction) -> Json | None:
 
 
 def _tell(tx: Transaction, decided: Mapping[str, Any]) -> None:
-    aside = [
-        str(it)
-        for place in places(tx.layout)
-        if (it := place / f"{gather.ASIDE}kept-{tx.journal.id}").is_dir()
-    ]
+    aside = list(map(str, swap.kept(tx.journal.id, places(tx.layout))))
     where = decided["kept"] or ", ".join(aside) or "no backup: none could be made"
     tx.memory["data"] = {
         "schema": "changed",
@@ -193,6 +228,7 @@ def _put_back(tx: Transaction, decided: Mapping[str, Any]) -> None:
             tx.journal.id,
             "undo",
             leave=by_rename,
+            keep=decided["kept"] is None,
         )
         moving.stage()
         moving.put()
@@ -207,8 +243,25 @@ def _put_back(tx: Transaction, decided: Mapping[str, Any]) -> None:
         tx.warn(f"the databases are back, other files of {name} are not: {failure}")
 
 
-def _has_dumps(tx: Transaction) -> bool:
-    return bool(tx.backup and (made := catalogue.find(tx.layout, tx.backup)) and made.manifest.dumps)
+def _load_over_what_is_kept(tx: Transaction, kept: str | None) -> None:
+    """The dumps from the stop, if what the new release wrote to those databases is in the backup ``kept``.
+
+    Raises:
+        RollbackFailed: it is not; a person decides.
+    """
+    lacking = _dumps_of(tx, tx.backup) - _dumps_of(tx, kept)
+    if lacking:
+        raise RollbackFailed(
+            f"what {tx.target} wrote to {', '.join(sorted(lacking))} could not be kept, so the dump from the stop was not put back over it",
+            details=[str(tx.memory["data_told"])] if tx.memory.get("data_told") else [],
+            advice="see why it cannot be kept: updater backup create; to put the dump back all the same: "
+            f"updater backup restore {tx.backup} --only dumps",
+        )
+    _load_from_the_stop(tx)
+
+
+def _dumps_of(tx: Transaction, backup: str | None) -> set[str]:
+    return {it.name for it in catalogue.find(tx.layout, backup).manifest.dumps} if backup else set()
 
 
 def _load_from_the_stop(tx: Transaction) -> None:

@@ -6,12 +6,14 @@ bytes may be holes, so they are taken up again only within the same boot.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from updater import artifacts, durable, sources
+from updater import durable, sources
+from updater.artifacts.unpack import Unpacked, unpack
 from updater.deployment.phases.resolution import Resolved
 from updater.deployment.transaction import Transaction
 from updater.errors import VerificationFailed
@@ -22,7 +24,7 @@ from updater.subprocesses import boot_id
 READ = 256 * 1024
 
 
-def fetch(tx: Transaction, found: Resolved, staging: Path) -> artifacts.Unpacked:
+def fetch(tx: Transaction, found: Resolved, staging: Path) -> Unpacked:
     """Bring the artifact of a release into ``staging``, unpacked and hashed.
 
     Raises:
@@ -57,6 +59,13 @@ def forget(tx: Transaction, found: Resolved) -> None:
         path.unlink(missing_ok=True)
 
 
+def forget_all(tx: Transaction) -> None:
+    """Remove every download from the cache: once a release is installed, what broke off before is hardly asked for again."""
+    for path in (*tx.layout.cache.glob("*.part"), *tx.layout.cache.glob("*.json")):
+        with contextlib.suppress(OSError):  # tidying up fails nothing (F28)
+            path.unlink()
+
+
 def _remembered(part: Path, note: Path, found: Resolved) -> tuple[str | None, int | None]:
     """The validator of the bytes in the cache, and how many the whole has, if that is known. ``(None, None)``: there are
     none that may be taken up again."""
@@ -85,7 +94,7 @@ def _pass(
     note: Path,
     validator: str | None,
     total: int | None,
-) -> artifacts.Unpacked:
+) -> Unpacked:
     durable.make_directory(tx.layout.cache)
     have = part.stat().st_size if validator else 0
     limit = tx.config.source.max_size
@@ -105,7 +114,7 @@ def _pass(
         remember(rest.total)
         expected = rest.total or found.artifact.size
         reader = _Both(file, have, rest, tee=bool(rest.validator))
-        unpacked = artifacts.unpack(
+        unpacked = unpack(
             reader, staging,
             donors=_donors(tx), check=tx.cancel.check,
             on_bytes=lambda done: tx.progress.tell(done=done, total=expected),

@@ -1,7 +1,9 @@
-"""After the commit: old releases go, the ballast comes back. Never before it, and never what it does not know (F02, F19)."""
+"""After the commit: old releases go. Never before it, and never what it does not know (F02, F19)."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Collection, Mapping
@@ -13,6 +15,10 @@ from updater.layout import Layout
 from updater.processes import proof
 from updater.releases import marks, service, store
 from updater.releases.marks import Marks
+from updater.settings import sets
+
+ROOM = 64 * 1024
+"""Bytes that a start needs for its records."""
 
 BALLAST = 4 * 1024**2
 """Bytes that a rollback on a full disk can free for its records."""
@@ -67,8 +73,10 @@ def remove(layout: Layout, version: str) -> None:
     durable.remove_tree(layout.release(version))
     marks.take(layout, version, "good")
     marks.take(layout, version, "pinned")
+    layout.configuration(version).unlink(missing_ok=True)
     if (layout.launchers / version).is_dir():
         durable.remove_tree(layout.launchers / version)
+    sets.forget(layout, version)
 
 
 def prune(tx: Transaction) -> None:
@@ -81,11 +89,24 @@ def prune(tx: Transaction) -> None:
             tx.warn(f"{version} was not pruned: {failure}")
 
 
-def refill_ballast(tx: Transaction) -> None:
-    put_ballast(tx.layout)
+def restore_ballast(layout: Layout) -> None:
+    """Make the ballast again that a way back has freed: the next one may need it. What hinders that bars nothing."""
+    with contextlib.suppress(OSError):
+        put_ballast(layout)
 
 
 def put_ballast(layout: Layout) -> None:
     """Make the ballast if it is missing and there is plenty of room. Real bytes: a sparse file would free nothing."""
     if not layout.ballast.exists() and shutil.disk_usage(layout.own).free > 32 * BALLAST:
         durable.write(layout.ballast, os.urandom(BALLAST))
+
+
+def make_room(layout: Layout) -> None:
+    """Free the ballast if the disk is full to the last block: what starts a process or goes back writes a few small files."""
+    try:
+        durable.write_quick(layout.own / "room", "?" * ROOM)
+    except OSError as failure:
+        if failure.errno in (errno.ENOSPC, errno.EDQUOT):
+            layout.ballast.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        (layout.own / "room").unlink()

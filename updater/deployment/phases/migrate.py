@@ -5,17 +5,19 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import stat
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from updater import durable, lock, versions
-from updater.backups import catalogue, gather, sqlite, staging, swap, unpacking
+from updater.backups import catalogue, copying, gather, holders, sqlite, staging, swap, unpacking
 from updater.backups.swap import Step
 from updater.deployment.engine import Phase
-from updater.deployment.phases import data
+from updater.deployment.phases import configure, data
 from updater.deployment.transaction import Transaction
 from updater.errors import DeploymentFailed, UpdaterError
 from updater.layout import Layout, ReleaseFiles
@@ -87,10 +89,11 @@ class Rehearse(Phase):
 
 
 def _scene(tx: Transaction, place: Path, backup: Path) -> Layout:
-    """A root of its own: the data of the backup, and a copy of the release whose links lead to them."""
+    """A root of its own: the data of the backup, the settings as they will be, and a copy of the release whose links lead to them."""
     scene, target = Layout(place), tx.must_target()
     place.mkdir(0o700)
     unpacking.unpack(backup, scene.shared, ("config", "data"), check=tx.cancel.check)
+    configure.rehearse(tx, scene)
     real, copy = tx.layout.release(target), scene.release(target)
     shutil.copytree(real, copy, symlinks=True, ignore=shutil.ignore_patterns(ReleaseFiles.ENVIRONMENT))
     if (real / ReleaseFiles.ENVIRONMENT).exists():
@@ -112,7 +115,7 @@ def _run(tx: Transaction, layout: Layout, version: str, *, rehearsal: bool) -> N
         done = commands.run(
             layout, version, how.command, timeout=how.timeout,
             env={"UPDATER_REHEARSAL": "1"} if rehearsal else {},
-            secrets=(tx.config.source.token_env,), keep_fds=tx.lock.fds, record=lock.child_record(tx.layout),
+            secrets=tx.config.own_variables, keep_fds=tx.lock.fds, record=lock.child_record(tx.layout),
             check=tx.cancel.check,
         )  # fmt: skip
     except OSError as failure:
@@ -120,6 +123,9 @@ def _run(tx: Transaction, layout: Layout, version: str, *, rehearsal: bool) -> N
             f"{what} could not be started: {failure.strerror}",
             advice="see [migrate] command in updater.toml.",
         ) from failure
+    finally:
+        if left := lock.end_heirs(tx.layout):  # nobody but the application writes to what comes next
+            tx.warn(f"{what} left something running, which was ended: {'; '.join(left)}")
     tx.say(f"{what}: {done.tail(5)}")
     if done.timed_out or done.status != 0:
         how_it_ended = (
@@ -131,7 +137,10 @@ def _run(tx: Transaction, layout: Layout, version: str, *, rehearsal: bool) -> N
 def _whole(layout: Layout, paths: Mapping[str, object]) -> None:
     for path in paths:
         place = layout.shared / path
-        problem = sqlite.integrity_in_use(place) if place.exists() else "it is not there any more"
+        try:
+            problem = sqlite.integrity_in_use(place) if place.exists() else "it is not there any more"
+        except sqlite3.Error as failure:
+            raise DeploymentFailed(f"after the migration {path} is {holders.told(place)}") from failure
         if problem != "ok":
             raise DeploymentFailed(f"after the migration {path} is corrupt: {problem}")
 
@@ -157,13 +166,14 @@ class Migrate(Phase):
 
     def do(self, tx: Transaction) -> Json:
         if not tx.config.migrate.command or going_back(tx):
-            return {"before": self._before(tx)}
+            return {"before": self._before(tx), "say": "nothing to run"}
         found = data.databases(tx.layout, tx.config.backup)
         before = data.schemas(tx.layout, [it.path for it in found])
         data.refuse_users(tx)
         target = tx.must_target()
         shared.link(tx.layout, target, tx.config.shared)
         _put_copies(tx, found)
+        tx.memory["migrating"] = time.time_ns()
         tx.progress.tell("running the migration")
         _run(tx, tx.layout, target, rehearsal=False)
         after = data.schemas(tx.layout, before)
@@ -186,15 +196,23 @@ class Migrate(Phase):
         return data.schemas(tx.layout, [it.path for it in found])
 
     def undo(self, tx: Transaction) -> None:
-        before = tx.facts.get("migrate", {}).get("before") or _known(tx)
+        before = {**_known(tx), **_readable(tx.facts.get("migrate", {}).get("before") or {})}
         ran = bool(tx.config.migrate.command) and tx.began("migrate") and not going_back(tx)
         data.apply_rule(tx, before, migrated=ran)
+        if (since := tx.memory.get("migrating")) and not data.may_have_written(tx):
+            data.tell_other_files(tx, since)
+
+
+def _readable(schemas: Mapping[str, list[Any] | None]) -> data.Schemas:
+    """Without those that could not be read, because somebody held them locked: that says nothing about what they were."""
+    return {path: it for path, it in schemas.items() if it is not None}
 
 
 def _known(tx: Transaction) -> data.Schemas:
     """The schemas before, from the backup, where the phase left no record."""
     backup = next((it for it in catalogue.found(tx.layout) if it.id == tx.backup), None)
-    return {it.path: [it.user_version, it.schema] for it in backup.manifest.databases} if backup else {}
+    found = backup.manifest.databases if backup else ()
+    return {it.path: [it.user_version, it.schema] for it in found if it.integrity == "ok"}
 
 
 def _put_copies(tx: Transaction, found: list[gather.Found]) -> None:
@@ -202,11 +220,14 @@ def _put_copies(tx: Transaction, found: list[gather.Found]) -> None:
     places = staging.holders(tx.layout, [it.path for it in found])
     moving = swap.begin(tx.layout, tx.journal.id, "migrate", places.values())
     steps: list[Step] = []
+    states: dict[str, sqlite.State] = {}
     for it in found:
         holder = places[it.path]
         step = Step(it.path, holder, len(steps) + 1, before=True, after=True)
         copy = swap.directory(tx.layout, moving, holder) / "new" / str(step.number)
-        sqlite.copy(it.place, copy, check=tx.cancel.check)
+        if before := sqlite.state(it.place):
+            states[it.path] = before
+        copying.copy(it.place, copy, patience=copying.Patience(), check=tx.cancel.check)
         _like(copy, it)
         steps.append(step)
         for sibling in sqlite.siblings(it.place):
@@ -214,7 +235,9 @@ def _put_copies(tx: Transaction, found: list[gather.Found]) -> None:
             steps.append(Step(path, holder, len(steps) + 1, before=True, after=False))
     for holder in moving.holders:
         durable.flush_tree(swap.directory(tx.layout, moving, holder))
-    swap.forward(tx.layout, replace(moving, steps=tuple(steps), ready=True))
+    ready = replace(moving, steps=tuple(steps), ready=True)
+    swap.forward(tx.layout, ready)
+    data.refuse_late_writes(tx, ready, states)
 
 
 def _like(copy: Path, it: gather.Found) -> None:

@@ -8,10 +8,11 @@ from typing import Any
 
 from updater import durable, environments, lock, records, versions
 from updater import preflight as checking
+from updater.deployment import configuration
 from updater.deployment.engine import Phase
 from updater.deployment.phases import resolution
 from updater.deployment.transaction import Transaction
-from updater.errors import DigestMismatch, VerificationFailed
+from updater.errors import ConfigError, DigestMismatch, VerificationFailed
 from updater.layout import ReleaseFiles
 from updater.preflight import checks
 from updater.releases import shared, store, verification
@@ -30,6 +31,8 @@ class Resolve(Phase):
         tx.memory["resolved"] = found
         for text in found.warnings:
             tx.warn(text)
+        if tx.wrong is not None and found.nothing is None:
+            self._as_it_last_ran(tx, tx.wrong, found.version)
         return {
             "version": found.version,
             "tag": found.tag,
@@ -38,6 +41,13 @@ class Resolve(Phase):
             "nothing": found.nothing,
             "say": found.nothing or found.version,
         }
+
+    @staticmethod
+    def _as_it_last_ran(tx: Transaction, wrong: ConfigError, version: str) -> None:
+        """Without a right ``updater.toml`` a release is started as it last ran; from the swap on."""
+        known = configuration.of_release(tx.layout, version, wrong)
+        tx.memory["config"] = known.config
+        tx.warn(f"{wrong.line}; {version} goes by {known.instead}")
 
 
 class Preflight(Phase):
@@ -55,8 +65,9 @@ class Preflight(Phase):
         checking.judge(results)
         if found.installed:
             verification.check(
-                tx.layout, store.find(tx.layout, found.version), force=tx.request.force, warn=tx.warn
-            )
+                tx.layout, store.find(tx.layout, found.version),
+                force=tx.request.force, forced=tx.request.command("--force"), warn=tx.warn,
+            )  # fmt: skip
         return {"checks": len(results)}
 
 
@@ -125,12 +136,16 @@ class Verify(Phase):
         tag = str(tx.facts["resolve"]["tag"])
         own = unpacked.tree / ReleaseFiles.VERSION
         if own.is_symlink() or (own.exists() and not own.is_file()):
-            raise VerificationFailed("VERSION in the release is not a regular file")
+            raise VerificationFailed(
+                "VERSION in the release is not a regular file",
+                advice="make it one (or remove it: updater writes it from the tag) and publish under a new tag.",
+            )
         if not own.exists():
             tx.memory["version_file"] = "written"
             return
         tx.memory["version_file"] = "published"
-        text = own.read_bytes()[:200].decode(errors="replace").strip()
+        with own.open("rb") as file:  # of whatever size
+            text = file.read(200).decode(errors="replace").strip()
         if not versions.agrees(text, tag):
             raise VerificationFailed(
                 f"the release says in its file VERSION that it is {text!r}, but its tag is {tag}",
@@ -146,7 +161,7 @@ class Verify(Phase):
             tx.memory["same"] = True
             return occupied.version
         if not tx.request.replace:
-            raise resolution.moved(tx.layout, found.tag, occupied, digest)
+            raise resolution.moved(tx.layout, tx.request, found.tag, occupied, digest)
         found.version = resolution.beside(found.version, digest)
         tx.facts["resolve"] = {**tx.facts["resolve"], "version": found.version}
         tx.journal.record("done", "resolve", tx.facts["resolve"])
@@ -196,7 +211,7 @@ class Build(Phase):
             release, tx.config.environment,
             donors=donors, keep_fds=tx.lock.fds, record=lock.child_record(tx.layout),
             on_line=lambda line: tx.progress.tell(line), check=tx.cancel.check, warn=tx.warn,
-            secrets=(tx.config.source.token_env,),
+            secrets=tx.config.own_variables,
         )  # fmt: skip
         if tx.request.rebuild:
             verification.replace_environment(tx.layout, store.find(tx.layout, release.name), record.as_json())
@@ -244,5 +259,5 @@ class Seal(Phase):
             notes=found.published.notes[:20_000],
         )  # fmt: skip
         verification.seal(tx.layout, release, unpacked.manifest, record)
-        fetching.forget(tx, found)
+        fetching.forget_all(tx)
         return {"digest": record.digest}

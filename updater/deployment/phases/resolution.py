@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from updater import versions
@@ -39,7 +39,10 @@ class Resolved:
 
     def plan(self, request: Request) -> Plan:
         size = self.artifact.size if self.artifact else None
-        return Plan(self.version, self.installed, size, request.force, request.kind, request.rebuild)
+        return Plan(
+            self.version, self.installed, size, request.force, request.kind, request.rebuild,
+            forced=request.command("--force"), keep_config=request.keep_config,
+        )  # fmt: skip
 
 
 def resolve(layout: Layout, config: Config, request: Request, *, remember: bool = True) -> Resolved:
@@ -49,6 +52,7 @@ def resolve(layout: Layout, config: Config, request: Request, *, remember: bool 
         UsageError: no such installed release, or no earlier good one.
         SourceFailed: the source cannot be reached or has no such release.
         TagMoved: the tag names other content than the release installed under it.
+        ReleaseChanged: what is installed under it is damaged, or no longer as it was and only wanted installed.
     """
     if request.kind in ("activate", "rollback"):
         return _installed(layout, config, request)
@@ -139,6 +143,8 @@ def _chosen(layout: Layout, config: Config, request: Request, port: Source) -> R
     )
     _compare_with_installed(layout, request, found)
     if found.installed and request.kind == "fetch":
+        if not request.force:
+            _check_unchanged(layout, found.version)
         found.nothing = f"{found.version} is installed already, with the same content"
     if (
         found.installed
@@ -150,6 +156,13 @@ def _chosen(layout: Layout, config: Config, request: Request, port: Source) -> R
             hint = f"; not running from it: {', '.join(idle)} (updater restart)" if idle else ""
             found.nothing = found.nothing or f"{here} is in service already{skipped}; nothing to do{hint}"
     return found
+
+
+def _check_unchanged(layout: Layout, version: str) -> None:
+    """What is said to be there already must be so."""
+    from updater.releases import verification
+
+    verification.check_unchanged(layout, store.find(layout, version))
 
 
 def _is_older(layout: Layout, published: Any, here: str | None, everything: list[Any]) -> bool:
@@ -168,6 +181,8 @@ def _compare_with_installed(layout: Layout, request: Request, found: Resolved) -
             return
     taken = layout.release(found.version)
     occupied = store.read(taken)
+    if taken in store.damaged(layout):
+        raise store.unreadable(found.version)
     if occupied is None:
         _refuse_other_case(layout, found.version)
         return
@@ -180,7 +195,7 @@ def _compare_with_installed(layout: Layout, request: Request, found: Resolved) -
     if not (artifact.digest or artifact.tree):
         return
     if not request.replace:
-        raise moved(layout, found.tag, occupied, artifact.digest or artifact.tree)
+        raise moved(layout, request, found.tag, occupied, artifact.digest or artifact.tree)
     found.version = beside(found.version, artifact.digest or artifact.tree)
 
 
@@ -210,7 +225,7 @@ def _refuse_other_case(layout: Layout, version: str) -> None:
             )
 
 
-def moved(layout: Layout, tag: str | None, occupied: store.Release, now: str) -> TagMoved:
+def moved(layout: Layout, request: Request, tag: str | None, occupied: store.Release, now: str) -> TagMoved:
     """The alarm: a published tag has changed."""
     record = occupied.record
     known = {record.digest, record.tree, f"sha256:{record.artifact.get('sha256')}"}
@@ -222,5 +237,5 @@ def moved(layout: Layout, tag: str | None, occupied: store.Release, now: str) ->
             "a published tag must not change: somebody moved it, or replaced its file",
         ],
         state=f"Nothing was changed; {service.in_service(layout).version or 'nothing'} is in service.",
-        advice=f"ask the publisher; if it is meant to be so: updater deploy {tag} --replace",
+        advice=f"ask the publisher; if it is meant to be so: {replace(request, wanted=tag).command('--replace')}",
     )

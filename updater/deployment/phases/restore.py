@@ -86,6 +86,8 @@ def _of_release(tx: Transaction) -> Backup:
             state="Nothing was changed.",
             advice="see `updater backup list`; without --restore-data the present data stay.",
         )
+    for later in catalogue.unread_since(tx.layout, own[-1]):
+        tx.warn(f"{later.name} is newer and cannot be read: it may hold later data of {tx.target}")
     return own[-1]
 
 
@@ -133,6 +135,7 @@ class Restore(Phase):
         data.refuse_users(tx)
         moving: staging.Staging = tx.memory["staging"]
         moved = moving.put()
+        data.refuse_late_writes(tx, moved, tx.memory["copied"])
         return {"paths": len(moved.steps), "say": f"{len(moved.steps)} paths"}
 
     def undo(self, tx: Transaction) -> None:

@@ -6,10 +6,11 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from updater import durable, health, ownership
+from updater import durable, ownership
 from updater.backups import swap
+from updater.deployment import configuration
 from updater.deployment.engine import Phase
-from updater.deployment.phases import data, guard, housekeeping
+from updater.deployment.phases import configure, data, guard, housekeeping
 from updater.deployment.transaction import Stopwatch, Transaction
 from updater.errors import (
     Cancelled,
@@ -32,19 +33,22 @@ class Stop(Phase):
     touches_service = True
 
     def applies(self, tx: Transaction) -> bool:
-        return bool(control.present(tx.layout, tx.config))
+        # What ran and has died since is started again on the way back, too.
+        return bool(tx.running_before or control.present(tx.layout, tx.config))
 
     def do(self, tx: Transaction) -> Json:
         control.refuse_odd_logs(tx.layout, tx.config.processes)
         tx.memory["down"] = Stopwatch()
         names = control.present(tx.layout, tx.config)
-        tx.progress.tell(f"stopping {', '.join(names)}")
+        tx.progress.tell(f"stopping {', '.join(names) or 'nothing: it has ended by itself'}")
         control.stop(tx.layout, tx.config, names, warn=tx.warn)
         return {"stopped": names, "backup": guard.top_up(tx)}
 
     def undo(self, tx: Transaction) -> None:
         """Start what ran before, by the configuration it ran with: the present one may be meant for the release that
         failed (F51). From here on that is the deployment's configuration."""
+        from updater import health
+
         ran = [str(name) for name in tx.before.get("running") or ()]
         back = _back_to(tx)
         if not back or not ran or _stays_down(tx, ran):
@@ -109,6 +113,7 @@ class Activate(Phase):
 
     def do(self, tx: Transaction) -> Json:
         target = tx.must_target()
+        tx.config = tx.memory.get("config") or tx.config
         service.refuse_what_is_not_ours(tx.layout)
         shared.link(tx.layout, target, tx.config.shared)
         service.put_in_service(tx.layout, target)
@@ -135,6 +140,7 @@ class Start(Phase):
 
     def do(self, tx: Transaction) -> Json:
         target, names = tx.must_target(), to_run(tx)
+        configuration.keep(tx.layout, tx.config, target)
         durable.write(tx.layout.trial, f"{target}\n")
         tx.progress.tell(f"starting {', '.join(names)}" if names else "no processes are configured")
         with judging(tx):
@@ -147,8 +153,11 @@ class Start(Phase):
         target = tx.target
         if target is None:
             return
-        durable.remove(tx.layout.trial)
+        if tx.origin is not None:
+            tx.memory.setdefault("down", Stopwatch())
         control.stop_release(tx.layout, tx.config, target, warn=tx.warn)
+        # only now: a bot that is not good must place no orders in its last moments
+        durable.remove(tx.layout.trial)
 
 
 class Probe(Phase):
@@ -161,6 +170,8 @@ class Probe(Phase):
         return tx.target is not None and bool(to_run(tx))
 
     def do(self, tx: Transaction) -> Json:
+        from updater import health
+
         target, names = tx.must_target(), to_run(tx)
         with judging(tx):
             health.wait_healthy(
@@ -186,6 +197,8 @@ class Watch(Phase):
         return bool(tx.config.processes) and tx.config.health.watch > 0
 
     def do(self, tx: Transaction) -> None:
+        from updater import health
+
         with judging(tx):
             health.watch(
                 tx.layout, tx.config, tx.must_target(), list(tx.config.processes),
@@ -253,9 +266,9 @@ def settle(tx: Transaction) -> None:
         *marking,
         _end_trial,
         guard.resume,
+        configure.bind,
         housekeeping.prune,
         guard.prune,
-        housekeeping.refill_ballast,
     ):
         try:
             act(tx)
@@ -301,10 +314,11 @@ def _link(tx: Transaction, name: str, version: object) -> None:
 
 
 def outage(tx: Transaction) -> float | None:
-    """Seconds from the stop until something healthy answered again; told once."""
+    """Seconds from the stop until something healthy answered again, and once more where a release failed after that; told
+    once."""
     down = tx.memory.pop("down", None)
     if isinstance(down, Stopwatch):
-        tx.memory["outage"] = down.seconds()
+        tx.memory["outage"] = round((tx.memory.get("outage") or 0.0) + down.seconds(), 3)
     found = tx.memory.get("outage")
     return found if isinstance(found, float) else None
 

@@ -1,0 +1,142 @@
+"""Every command that a message or a page of the documentation names can be typed as it stands there."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from updater.cli.app import COMMANDS, updater
+from updater.deployment.transaction import Request
+
+HERE = Path(__file__).resolve().parents[2]
+SOURCES = sorted((HERE / "updater").rglob("*.py"))
+PAGES = [HERE / "README.md", *sorted((HERE / "docs").rglob("*.md"))]
+HOLE = "VALUE"
+NAMES = {name for section in COMMANDS.values() for name in section}
+
+QUOTED = re.compile(r"`(?:sudo [^`]*?)?updater ([^`]*)`")
+BARE = re.compile(
+    r"(?<![\w`/.-])updater ((?:[a-z-]+(?![\w']))(?: (?:--?[a-z][a-z-]*|[A-Z]+/[A-Z]+|[A-Z]+\b|create\b|list\b))*)"
+)
+
+
+def commands_in(text: str) -> Iterator[str]:
+    """What stands behind ``updater`` where it is a command: all of it between backticks, else words up to the first that
+    cannot belong to it. Prose ("updater holds still") is told from a command by its first word."""
+    yield from QUOTED.findall(text)
+    for found in BARE.finditer(QUOTED.sub("", text)):
+        if found[1].split()[0] in NAMES:
+            yield found[1]
+
+
+def texts(source: Path) -> Iterator[tuple[int, str]]:
+    """The string literals of a module but its docstrings, as one text each; a hole of an f-string is a word."""
+    tree = ast.parse(source.read_text(encoding="utf-8"))
+    inside = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+    inside |= {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}  # docstrings
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in inside:
+            yield node.lineno, node.value
+        elif isinstance(node, ast.JoinedStr):
+            yield node.lineno, "".join(map(_part, node.values))
+
+
+def _part(node: ast.expr) -> str:
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else HOLE
+
+
+def parsed(command: str) -> None:
+    """Let click read a command as if it had been typed; nothing is run. Raises click.ClickException."""
+    words = re.sub(r"[\[\]…]|\.\.\.", "", command).split()
+    group, here = updater, click.Context(updater, info_name="updater")
+    while True:
+        name = words.pop(0)
+        if name == "--root":
+            continue  # its directory is left out in texts
+        found = group.get_command(here, name)
+        if found is None:
+            raise click.UsageError(f"no such command: {name}")
+        if not isinstance(found, click.Group):
+            found.make_context(name, [re.sub(r"^(VALUE|[A-Z]+)$", "7", word) for word in words])
+            return
+        if not words:
+            return
+        group, here = found, click.Context(found, info_name=name)
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda it: str(it.relative_to(HERE)))
+def test_every_command_in_a_message_can_be_typed(source: Path) -> None:
+    """F13: what is offered must be possible."""
+    wrong = []
+    for line, text in texts(source):
+        for command in commands_in(text):
+            try:
+                parsed(command)
+            except click.ClickException as failure:
+                wrong.append(f"{source.name}:{line}: updater {command}: {failure.format_message()}")
+    assert wrong == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda it: str(it.relative_to(HERE)))
+def test_every_command_in_the_documentation_is_there(page: Path) -> None:
+    wrong = []
+    for command in commands_in(page.read_text(encoding="utf-8")):
+        try:
+            parsed(command)
+        except click.MissingParameter:
+            pass  # a page may speak of a command without typing it
+        except click.ClickException as failure:
+            wrong.append(f"updater {command}: {failure.format_message()}")
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("text", "fine"),
+    [
+        ("see `updater status`, or roll back: updater rollback --to VERSION", True),
+        ("updater holds still", True),
+        ("as before: updater activate VERSION --force.", True),
+        ("try `updater rolback`", False),
+        ("try `updater rollback VERSION`", False),
+        ("now: updater rollback --back", False),
+        ("the mark (updater verify --force) decides", False),
+        ("`updater activate`", False),
+        ("`updater backup mend`", False),
+    ],
+)
+def test_what_cannot_be_typed_is_found(text: str, fine: bool) -> None:
+    found = list(commands_in(text))
+    assert found or fine
+    if fine:
+        for command in found:
+            parsed(command)
+    else:
+        with pytest.raises(click.ClickException):
+            for command in found:
+                parsed(command)
+
+
+def test_there_is_advice_to_look_at() -> None:
+    found = [command for source in SOURCES for _, text in texts(source) for command in commands_in(text)]
+    assert len(found) > 50 and {"rollback --to VERSION", "backup create --force"} <= set(found)
+
+
+@pytest.mark.parametrize(
+    ("request_", "typed"),
+    [
+        (Request("deploy"), "updater deploy --force"),
+        (Request("deploy", "v1", replace=True), "updater deploy v1 --replace --force"),
+        (Request("fetch", "v1", rebuild=True, force=True), "updater fetch v1 --rebuild --force"),
+        (Request("activate", "v1"), "updater activate v1 --force"),
+        (Request("rollback"), "updater rollback --force"),
+        (Request("rollback", "v1"), "updater rollback --to v1 --force"),
+    ],
+)
+def test_a_request_can_be_typed_again(request_: Request, typed: str) -> None:
+    assert request_.command("--force") == typed
+    parsed(typed.removeprefix("updater "))
