@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 import statistics
 import subprocess
@@ -11,9 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-os.environ.pop(
-    "PYTHONDONTWRITEBYTECODE", None
-)  # nobody runs a program uncompiled; it would distort every start
+import updater
+
+# Nobody runs a program uncompiled; it would distort every start.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+compileall.compile_dir(Path(updater.__file__).parent, quiet=1)
 
 Prepare = Callable[[], None]
 

@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 
 from updater import environments
-from updater.artifacts import Donor, unpack
+from updater.artifacts.unpack import Donor, unpack
 from updater.config import EnvironmentConfig
 
 VERSIONS = ("5.2.4", "5.2.5", "5.2.6", "5.2.7", "5.2.8")

@@ -28,7 +28,7 @@ SDISTS = ("django==5.2.8", "ansible==11.12.0")
 
 def fetch(url: str, into: Path) -> None:
     """The measured work, in a process of its own."""
-    from updater.artifacts import unpack
+    from updater.artifacts.unpack import unpack
 
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(str(parts.hostname), parts.port)

@@ -6,12 +6,18 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
-pytest.register_assert_rewrite("tests.site")
+pytest.register_assert_rewrite("tests.site", "tests.dashboard")
 
 from examples.release_server import Release, ReleaseServer  # noqa: E402
+from tests.dashboard import Dashboard  # noqa: E402
+from tests.phone import Phone  # noqa: E402
 from tests.site import REPOSITORY, Site  # noqa: E402
+
+hypothesis.settings.register_profile("updater", deadline=None)  # a busy machine is not a defect
+hypothesis.settings.load_profile("updater")
 
 
 @pytest.fixture
@@ -32,6 +38,13 @@ def site(tmp_path: Path, server: ReleaseServer) -> Iterator[Site]:
 
 
 @pytest.fixture
+def phone() -> Iterator[Phone]:
+    """Somebody who is told of events."""
+    with Phone() as made:
+        yield made
+
+
+@pytest.fixture
 def another_site(tmp_path: Path, server: ReleaseServer) -> Iterator[Callable[[str], Site]]:
     """More roots with the same source."""
     made: list[Site] = []
@@ -44,6 +57,20 @@ def another_site(tmp_path: Path, server: ReleaseServer) -> Iterator[Callable[[st
         return made[-1]
 
     yield make
+    for it in made:
+        it.end()
+
+
+@pytest.fixture
+def serve(site: Site) -> Iterator[Callable[..., Dashboard]]:
+    """Starts `updater serve` on the site, once or again."""
+    made: list[Dashboard] = []
+
+    def start(*arguments: str) -> Dashboard:
+        made.append(Dashboard(site, *arguments))
+        return made[-1]
+
+    yield start
     for it in made:
         it.end()
 
