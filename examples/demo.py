@@ -11,10 +11,13 @@ import json
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
+import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,13 @@ PROCESSES = """
 [shared]
 "config/settings.toml" = "config/settings.toml"
 "data" = "data"
+
+[gate]
+sqlite = {{ path = "data/trades.db", busy_if = "SELECT group_concat(symbol) FROM trades WHERE status = 'open'" }}
+on_busy = "wait"
+wait = 120
+drain = ["python", "-m", "bot.pause"]
+resume = ["python", "-m", "bot.pause", "--over"]
 
 [processes.bot]
 command = ["python", "-m", "bot"]
@@ -63,6 +73,7 @@ class Demo:
         self.root = root
         self.port = _free_port()
         self.watch = watch
+        self.settings = root / "shared" / "config" / "settings.toml"
         self.environment = {**os.environ, "UPDATER_ROOT": str(root)}
 
     def updater(self, *arguments: str, expect: int = 0) -> str:
@@ -101,13 +112,17 @@ class Demo:
 
     def run(self, api_url: str) -> None:
         self.updater("init", str(self.root), "--repo", "example/tradebot")
-        self._configure(api_url)
+        self.configure(api_url)
         self.updater("preflight")
 
         self.updater("deploy", "v1.0.0")
         self.in_service("v1.0.0")
 
         self.updater("check")
+        self._refused_while_a_trade_is_open()
+
+        print("\nOnce it is closed, the bot is told to open no more, and its own are waited for:")
+        self._trade("UPDATE trades SET status = 'closed' WHERE symbol = 'ETH/EUR'")
         self.updater("deploy", "v1.1.0")
         self.updater("status")
         self.in_service("v1.1.0")
@@ -129,21 +144,137 @@ class Demo:
         self.updater("activate", "v1.1.0")
         self.in_service("v1.1.0")
 
+        print("\nA release with a new setting, and back:")
+        before = self.settings.read_text(encoding="utf-8")
+        said = self.updater("deploy", "v1.4.0")
+        self.in_service("v1.4.0")
+        must("added: exchange.name" in said, "the new setting is told")
+        after = self.settings.read_text(encoding="utf-8")
+        must(
+            after.startswith(before) and "[exchange]" in after, "it is in the file, below all that was there"
+        )
+        self.updater("rollback")
+        self.in_service("v1.1.0")
+        must(self.settings.read_text(encoding="utf-8") == before, "v1.1.0 has its own settings again")
+
         self.updater("verify", "--all")
         self.updater("history")
 
-    def _configure(self, api_url: str) -> None:
+        self._a_backup_behind_each()
+        self._over_http()
+
+    def _a_backup_behind_each(self) -> None:
+        print("\nBehind each of them there is a backup:")
+        last = self.history()[-1]
+        must(
+            f"{last['backup']}" in self.updater("backup", "list"),
+            "the backup that the history names is there",
+        )
+        self.updater("backup", "verify", last["backup"])
+        out = self.root / "out"
+        self.updater("backup", "restore", last["backup"], "--to", str(out))
+        with contextlib.closing(sqlite3.connect(out / "data" / "trades.db")) as kept:
+            found = kept.execute("SELECT symbol, status FROM trades ORDER BY id").fetchall()
+        must(("ETH/EUR", "closed") in found, f"it holds the {len(found)} trades of that moment")
+
+    def _over_http(self) -> None:
+        print("\nThe same from a browser, or from any program:")
+        with self.dashboard() as call:
+            must(
+                call("GET", "system/status")["in_service"]["version"] == "v1.1.0",
+                "the API tells what is in service",
+            )
+            begun = call("POST", "update/start", {"tag": "v1.4.0", "reason": "from the demo"})
+            last = ""
+            while (found := call("GET", "update/progress")["deployment"])["outcome"] is None:
+                if found["phase"] not in (None, last):
+                    print(f"  {found['phase']}", flush=True)
+                last = found["phase"]
+                time.sleep(0.1)
+            must(
+                found["id"] == begun["id"] and found["outcome"] == "succeeded",
+                "a deployment was started and watched over HTTP",
+            )
+            self.in_service("v1.4.0")
+
+    @contextlib.contextmanager
+    def dashboard(self) -> Iterator[Callable[..., Any]]:
+        """`updater serve` as long as it is needed; yields what calls its API."""
+        command = [UPDATER, "--json", "serve", "--port", "0"]
+        print("\n$ updater serve --port 0", flush=True)
+        with subprocess.Popen(
+            command, env=self.environment, cwd=CLONE, stdout=subprocess.PIPE, text=True
+        ) as server:
+            try:
+                assert server.stdout is not None
+                text = ""
+                while not text.rstrip().endswith("}"):
+                    if not (line := server.stdout.readline()):
+                        raise NotSo("the dashboard did not start")
+                    text += line
+                url = json.loads(text)["url"]
+                shown = subprocess.run(
+                    [UPDATER, "--json", "serve", "--show-token"],
+                    env=self.environment,
+                    stdout=subprocess.PIPE,
+                    check=True,
+                )
+                print(f"  dashboard  {url}", flush=True)
+                yield partial(_call, url, json.loads(shown.stdout)["token"])
+            finally:
+                server.terminate()
+
+    def history(self) -> Any:
+        return json.loads((self.root / "shared" / "logs" / "update_history.json").read_bytes())
+
+    def _refused_while_a_trade_is_open(self) -> None:
+        print("\nNobody is interrupted in the middle of a trade:")
+        self._trade(
+            "INSERT INTO trades (opened_at, symbol, side, quantity, price, status)"
+            " VALUES ('by hand', 'ETH/EUR', 'buy', 1, 2500, 'open')"
+        )
+        before = {it["name"]: it["pid"] for it in self.status()["processes"]}
+        self._set('on_busy = "wait"', 'on_busy = "refuse"')
+        said = self.updater("deploy", "v1.1.0", expect=9)
+        must("ETH/EUR" in said, "the open trade is named")
+        must({it["name"]: it["pid"] for it in self.status()["processes"]} == before, "nothing was stopped")
+        self.in_service("v1.0.0")
+        self._set('on_busy = "refuse"', 'on_busy = "wait"')
+
+    def _trade(self, statement: str) -> None:
+        """What a person does by hand, past the bot."""
+        with (
+            contextlib.closing(sqlite3.connect(self.root / "shared" / "data" / "trades.db")) as trades,
+            trades,
+        ):
+            trades.execute(statement)
+
+    def _set(self, old: str, new: str) -> None:
+        file = self.root / "updater.toml"
+        file.write_text(file.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+
+    def configure(self, api_url: str) -> None:
         """Point the configuration that `init` wrote at the server, and describe the processes."""
         file = self.root / "updater.toml"
         text = file.read_text(encoding="utf-8")
         text = text.replace('# api_url = "https://api.github.com"', f'api_url = "{api_url}"')
-        lines = [line for line in text.splitlines() if line not in ("[shared]", "[health]")]
+        lines = [line for line in text.splitlines() if line not in ("[shared]", "[gate]", "[health]")]
         file.write_text(
             "\n".join(lines) + PROCESSES.format(port=self.port, watch=self.watch), encoding="utf-8"
         )
         settings = (HERE / "tradebot" / "app" / "config" / "settings.toml").read_text(encoding="utf-8")
-        place = self.root / "shared" / "config" / "settings.toml"
-        place.write_text(settings.replace("port = 8080", f"port = {self.port}"), encoding="utf-8")
+        self.settings.write_text(settings.replace("port = 8080", f"port = {self.port}"), encoding="utf-8")
+
+
+def _call(url: str, token: str, method: str, path: str, body: Any = None) -> Any:
+    """One request to the API."""
+    request = urllib.request.Request(
+        f"{url}api/{path}", method=method, data=None if body is None else json.dumps(body).encode(),
+        headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
+    )  # fmt: skip
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(request, timeout=30) as answer:
+        return json.load(answer)
 
 
 def _free_port() -> int:
@@ -210,7 +341,9 @@ def main() -> int:
         print(f"\nThe application runs: http://127.0.0.1:{demo.port}/  Stop it: updater --root {root} stop")
     else:
         stop(root)
-    print("\nAll of it was so. Look around: .venv/bin/updater --root .demo releases")
+    shown = root.relative_to(CLONE) if root.is_relative_to(CLONE) else root
+    print(f"\nAll of it was so. Look around: .venv/bin/updater --root {shown} releases")
+    print(f"The dashboard: .venv/bin/updater --root {shown} serve, then http://127.0.0.1:5000/")
     return 0
 
 

@@ -38,7 +38,8 @@ class Request:
 @dataclass
 class ReleaseServer:
     """Serves the releases of one repository. ``token``: needed for a private repository; ``prefix``: ``/api/v3`` as GitHub
-    Enterprise has it; ``quota``: requests an hour, answers 304 not counted."""
+    Enterprise has it; ``quota``: requests an hour, answers 304 not counted; ``counting``: whether its rate limit may
+    be asked for."""
 
     repository: str
     releases: Sequence[Release]
@@ -46,6 +47,7 @@ class ReleaseServer:
     private: bool = False
     prefix: str = ""
     quota: int = 5000
+    counting: bool = True
     port: int = 0
     faults: list[Fault] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
@@ -155,6 +157,9 @@ class _Api(_Handler):
             return
         if not self._authorised():
             return
+        if path == f"{owner.prefix}/rate_limit":
+            self._rate_limit()
+            return
         if owner.used >= owner.quota:
             self._error(
                 403, "API rate limit exceeded for 127.0.0.1.", "/overview/rate-limits-for-the-rest-api"
@@ -165,6 +170,18 @@ class _Api(_Handler):
             self._error(404, "Not Found")
             return
         self._repository(unquote(path.removeprefix(base)))
+
+    def _rate_limit(self) -> None:
+        """Costs nothing. Where rate limiting is off (GitHub Enterprise) there is no such thing."""
+        owner = self.owner
+        if not owner.counting:
+            self._error(404, "Rate limiting is not enabled.")
+            return
+        core = {
+            "limit": owner.quota, "used": owner.used, "remaining": max(0, owner.quota - owner.used), "reset": owner.reset,
+        }  # fmt: skip
+        body = json.dumps({"resources": {"core": core}, "rate": core}).encode()
+        self.answer(200, body, {"Content-Type": "application/json; charset=utf-8", **self._limits()})
 
     def _authorised(self) -> bool:
         sent = self.headers.get("Authorization", "")

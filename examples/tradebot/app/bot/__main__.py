@@ -7,6 +7,7 @@ import threading
 from types import FrameType
 
 from bot.market import Market
+from bot.pause import paused
 from bot.settings import load
 from bot.strategy import Crossover
 from bot.trades import Trades
@@ -32,7 +33,7 @@ def main() -> None:
         while not stopping.wait(settings.tick):
             price = market.next_price()
             wanted = strategy.decide(price)
-            if wanted and not on_trial():
+            if wanted and not on_trial() and not (wanted == "buy" and paused()):
                 trades.act(wanted, settings.symbol, settings.quantity, price)
             settings.heartbeat.write_text(f"{price:.2f}\n")
     print("stopped; every trade is on the disk", flush=True)

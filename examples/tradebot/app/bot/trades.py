@@ -40,7 +40,7 @@ class Trades:
         self._connection.close()
 
     def act(self, wanted: str, symbol: str, quantity: float, price: float) -> None:
-        """Open a trade on ``buy``; close the open ones on ``sell``."""
+        """Open a trade on ``buy``; close the symbol's open ones on ``sell``."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         with self._connection:
             if wanted == "buy":
@@ -50,6 +50,6 @@ class Trades:
                 )
             else:
                 self._connection.execute(
-                    "UPDATE trades SET status = 'closed', closed_at = ?, close_price = ? WHERE status = 'open'",
-                    (now, price),
+                    "UPDATE trades SET status = 'closed', closed_at = ?, close_price = ? WHERE status = 'open' AND symbol = ?",
+                    (now, price, symbol),
                 )

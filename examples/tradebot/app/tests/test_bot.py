@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from bot.market import Market
+from bot.pause import main as pause
+from bot.pause import paused
 from bot.settings import load
 from bot.strategy import Crossover
 from bot.trades import Trades
@@ -37,6 +39,23 @@ def test_a_trade_is_opened_and_closed(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "trades.db")) as database:
         rows = database.execute("SELECT status, price, close_price FROM trades").fetchall()
     assert rows == [("closed", 100.0, 110.0)]
+
+
+def test_a_trade_of_another_symbol_stays_open(tmp_path: Path) -> None:
+    with Trades(tmp_path / "trades.db") as trades:
+        trades.act("buy", "ETH/EUR", 1.0, 50.0)
+        trades.act("sell", "BTC/EUR", 0.1, 110.0)
+    with closing(sqlite3.connect(tmp_path / "trades.db")) as database:
+        assert database.execute("SELECT status FROM trades").fetchall() == [("open",)]
+
+
+def test_a_pause_begins_and_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRADEBOT_DATA", str(tmp_path))
+    seen = [paused()]
+    for arguments in ([], [], ["--over"], ["--over"]):
+        pause(arguments)
+        seen.append(paused())
+    assert seen == [False, True, True, False, False]
 
 
 def test_the_settings_that_come_with_it_are_read() -> None:

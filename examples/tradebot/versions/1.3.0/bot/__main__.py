@@ -9,6 +9,7 @@ import time
 from types import FrameType
 
 from bot.market import Market
+from bot.pause import paused
 from bot.settings import load
 from bot.strategy import Crossover
 from bot.trades import Trades
@@ -37,7 +38,7 @@ def main() -> None:
                 raise MemoryError("the price cache has grown beyond its limit")
             price = market.next_price()
             wanted = strategy.decide(price)
-            if wanted and not on_trial():
+            if wanted and not on_trial() and not (wanted == "buy" and paused()):
                 trades.act(wanted, settings.symbol, settings.quantity, price)
             settings.heartbeat.write_text(f"{price:.2f}\n")
     print("stopped; every trade is on the disk", flush=True)
