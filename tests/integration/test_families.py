@@ -156,7 +156,9 @@ def test_pid_files_that_vanish_during_a_deployment_are_written_again(site: Site)
     site.configure(watch=2)
     running = site.start("deploy", "v1.1.0")
     eventually(lambda: in_phase(site, "watch"), "phase watch")
-    site.layout.run.rename(site.place / "taken away")  # at once: who removes file by file meets those that are being written
+    site.layout.run.rename(
+        site.place / "taken away"
+    )  # at once: who removes file by file meets those that are being written
     out, err = running.communicate(timeout=60)
     assert running.returncode == 0, out + err
     site.runs("v1.1.0")
