@@ -1,0 +1,838 @@
+# shellcheck shell=sh disable=SC2034,SC2009,SC2030,SC2031
+# What the emergency scripts share. Sourced by them, never run by itself.
+#
+# Plain POSIX sh: dash, busybox, bash 3.2, mksh and zsh; GNU or BSD tools; no Python. It uses the same lock, launchers and
+# records as updater itself (docs/format.md), so neither surprises the other. It writes beside and renames, and needs no room
+# on the disk to go back.
+
+set -u
+umask 022
+LC_ALL=C
+export LC_ALL
+unset CDPATH UPDATER_PROCESS UPDATER_RELEASE UPDATER_TRIAL || :   # a script that the application starts is none of it
+
+# ---------------------------------------------------------------- what people read
+
+if [ -t 1 ] && [ -z "${NO_COLOR-}" ] && [ "${TERM-dumb}" != dumb ]; then
+    red=$(printf '\033[31m') yellow=$(printf '\033[33m') green=$(printf '\033[32m') bold=$(printf '\033[1m') plain=$(printf '\033[0m')
+else
+    red='' yellow='' green='' bold='' plain=''
+fi
+
+say() { printf '%s\n' "$*"; }
+good() { printf '  %s%s%s %s\n' "$green" ok "$plain" "$*"; }
+warn() { printf '%swarning:%s %s\n' "$yellow" "$plain" "$*" >&2; }
+step() { printf '%s%s%s\n' "$bold" "$*" "$plain"; }
+problem() { printf '%serror:%s %s\n' "$red" "$plain" "$*" >&2; }
+detail() { printf '  %s\n' "$*" >&2; }
+
+# fail CODE WHAT STATE NEXT: the exit codes are those of the command line
+fail() {
+    problem "$2"
+    [ -z "${3-}" ] || detail "$3"
+    [ -z "${4-}" ] || detail "Next: $4"
+    exit "$1"
+}
+
+usage_error() { fail 2 "$1" 'Nothing was changed.' "sh $0 --help"; }
+
+# ask QUESTION: goes on only if a person, or --yes, says so
+ask() {
+    [ "$yes" = 0 ] || return 0
+    [ -t 0 ] || fail 2 "$1 Nobody can answer: the standard input is not a terminal" 'Nothing was changed.' 'run it again with --yes'
+    printf '%s%s%s [y/N] ' "$bold" "$1" "$plain"
+    read -r answer || answer=
+    case $answer in y | Y | yes | Yes | YES) return 0 ;; esac
+    say 'Nothing was changed.'
+    exit 130
+}
+
+# ---------------------------------------------------------------- options that every script has
+
+yes=0 dry_run=0 root=
+shifts=0
+
+# common_option "$@": takes the first words if they are an option of all scripts; $shifts says how many
+common_option() {
+    shifts=1
+    case $1 in
+        --yes | -y) yes=1 ;;
+        --dry-run | -n) dry_run=1 ;;
+        --root)
+            [ $# -ge 2 ] || usage_error '--root needs a directory'
+            root=$2 shifts=2
+            ;;
+        --root=*) root=${1#--root=} ;;
+        --help | -h) usage; exit 0 ;;
+        *) shifts=0; return 1 ;;
+    esac
+}
+
+is_root() { [ -d "$1/releases" ] && { [ -f "$1/updater.toml" ] || [ -d "$1/.updater" ]; }; }
+
+# find_root SCRIPT: --root, else the root that the script lies in, else $UPDATER_ROOT, else the nearest directory above
+find_root() {
+    if [ -n "$root" ]; then
+        is_root "$root" || fail 2 "$root is not a root: it has no releases/ beside updater.toml or .updater/" 'Nothing was changed.' 'name the directory that holds releases/: --root DIR'
+    else
+        home=$(cd -- "$(dirname -- "$1")/.." && pwd -P) || home=
+        # a checkout of updater itself has the form of a root: only one with something in it counts before $UPDATER_ROOT
+        if is_root "$home" && { [ -d "$home/.updater" ] || [ -L "$home/current" ] || [ -z "${UPDATER_ROOT-}" ]; }; then
+            root=$home
+        elif [ -n "${UPDATER_ROOT-}" ]; then
+            root=$UPDATER_ROOT
+            is_root "$root" || fail 2 "UPDATER_ROOT is $root, which is not a root" 'Nothing was changed.' 'name the directory that holds releases/: --root DIR'
+        else
+            root=$(pwd -P)
+            while [ "$root" != / ] && ! is_root "$root"; do root=$(dirname -- "$root"); done
+            is_root "$root" || fail 2 'no root here: no releases/ beside updater.toml or .updater/ in this directory or above it' 'Nothing was changed.' 'name the directory that holds releases/: --root DIR'
+        fi
+    fi
+    root=$(cd -- "$root" && pwd -P) || fail 2 "$root cannot be entered" 'Nothing was changed.' 'run it as the user that owns the root'
+    own=$root/.updater
+    logs=$root/shared/logs
+}
+
+# quoted TEXT: as one word of the shell, for advice that can be typed
+quoted() {
+    case $1 in
+        '' | *[!A-Za-z0-9_./@%+=:,-]*) printf "'%s'" "$(printf '%s' "$1" | sed "s/'/'\\\\''/g")" ;;
+        *) printf '%s' "$1" ;;
+    esac
+}
+
+# command_line SCRIPT ARGS...: what to type to run a script of this root
+command_line() {
+    printf 'sh %s' "$(quoted "$root/scripts/$1")"
+    shift
+    [ $# -eq 0 ] || printf ' %s' "$@"
+}
+
+# ---------------------------------------------------------------- small tools
+
+has() { command -v "$1" >/dev/null 2>&1; }
+nap() { sleep 0.1 2>/dev/null || sleep 1; }
+clock() { date -u +%s; }   # not in POSIX, but GNU, BSD and busybox have it
+moment() { date -u +%Y-%m-%dT%H:%M:%SZ; }
+hex() { od -An -N"$1" -tx1 /dev/urandom | tr -d ' \n'; }
+oneline() { printf '%s' "$*" | tr '\n\r\t' '   '; }
+temporary() { printf '.tmp-%s-%s-%s' "$1" $$ "$(hex 4)"; }   # a name that updater's own tidying knows
+flush() { sync; }
+
+if has sha256sum; then sha_tool=sha256sum; elif has shasum; then sha_tool='shasum -a 256'; else sha_tool=; fi
+
+# sha256: the sum of standard input, in hex; fails without a tool
+sha256() {
+    [ -n "$sha_tool" ] || return 1
+    # shellcheck disable=SC2086
+    $sha_tool | cut -c1-64
+}
+
+# write FILE [MODE]: standard input becomes the file, whole or not at all, and is on the disk afterwards
+write() {
+    beside=$(dirname -- "$1")/$(temporary "$(basename -- "$1")")
+    if cat >"$beside" && chmod "${2-644}" "$beside" && flush && mv -f "$beside" "$1"; then
+        flush
+        return 0
+    fi
+    rm -f "$beside"
+    return 1
+}
+
+# json TEXT: as a JSON string
+json() {
+    [ -n "${1-}" ] || { printf 'null'; return; }
+    printf '"%s"' "$(oneline "$1" | tr -d '\000-\037' | sed 's/\\/\\\\/g; s/"/\\"/g')"
+}
+
+# field FILE KEY: the value in a file of key=value lines
+field() { if [ -f "$1" ] && [ ! -L "$1" ]; then sed -n "s/^$2=//p" "$1" 2>/dev/null | head -n 1; fi; }
+
+is_name() {   # a version or a process: never leads out of its directory
+    case $1 in '' | .* | -* | */* | *[[:cntrl:]]*) return 1 ;; esac
+}
+
+free_ballast() { rm -f "$own/ballast" 2>/dev/null || :; }   # room for the records of a way back; updater makes it anew
+
+# ---------------------------------------------------------------- who a process is (docs/format.md)
+
+boot() { cat /proc/sys/kernel/random/boot_id 2>/dev/null || sysctl -n kern.bootsessionuuid 2>/dev/null || :; }
+
+# started PID: when it started, as a text that only that process has; fails if there is none, or only a zombie
+started() {
+    if [ -r /proc/self/stat ]; then
+        line=$(cat "/proc/$1/stat" 2>/dev/null) || return 1
+        line=${line##*) }
+        # shellcheck disable=SC2086
+        set -- $line
+        case ${1-Z} in Z | X) return 1 ;; esac
+        printf '%s' "${20}"
+    else
+        # shellcheck disable=SC2046
+        set -- $(ps -o state=,lstart= -p "$1" 2>/dev/null)
+        case ${1-Z} in Z*) return 1 ;; esac
+        shift
+        printf '%s' "$*"
+    fi
+}
+
+# identity PID: pid and start in one word
+identity() {
+    when=$(started "$1") && [ -n "$when" ] || return 1
+    printf '%s:%s' "$1" "$(printf '%s' "$when" | tr ' ' '_')"
+}
+
+lives() { [ "$(identity "${1%%:*}" 2>/dev/null)" = "$1" ]; }   # lives IDENTITY
+
+any_lives() {
+    for one in "$@"; do if lives "$one"; then return 0; fi; done
+    return 1
+}
+
+root_mark() {   # names this root beyond doubt, as device:inode; without a stat the inode must do
+    found=$(stat -c %d:%i "$root" 2>/dev/null) || found=$(stat -f %d:%i "$root" 2>/dev/null) || found=
+    case $found in
+        *[!0-9:]* | '')
+            # shellcheck disable=SC2046
+            set -- $(ls -di "$root")
+            found=$1
+            ;;
+    esac
+    printf '%s' "$found"
+}
+
+is_ours() {   # was a record with mark $1 written in this root? one without a device, or without a mark, is believed
+    mine=$(root_mark)
+    case $1 in
+        '' | "$mine") return 0 ;;
+        *:*) case $mine in *:*) return 1 ;; esac ;;
+    esac
+    [ "${1##*:}" = "${mine##*:}" ]
+}
+
+# recorded FILE: the identity that a record (pid file, lock.owner) names, if that very process lives and is ours
+recorded() {
+    pid=$(field "$1" pid)
+    case $pid in '' | 0 | 1 | *[!0-9]*) return 1 ;; esac
+    [ "$(field "$1" boot)" = "$(boot)" ] && is_ours "$(field "$1" root)" || return 1
+    now=$(identity "$pid") || return 1
+    [ "$now" = "$pid:$(field "$1" start | tr ' ' '_')" ] || return 1
+    printf '%s' "$now"
+}
+
+# ---------------------------------------------------------------- the lock
+
+# flock_fd FD: hold flock(2) on an open descriptor without waiting; 0 held, 1 somebody else holds it, 2 no tool for it
+flock_fd() {
+    if has flock; then
+        eval "flock -n $1 $1>&$1" 2>/dev/null
+    elif has perl; then
+        eval "perl -e 'use Fcntl qw(:flock); open(my \$f, \">&=\", $1) or open(\$f, \"<&=\", $1) or exit 2; exit(flock(\$f, LOCK_EX | LOCK_NB) ? 0 : 1)' $1>&$1" 2>/dev/null
+    else
+        return 2
+    fi
+}
+
+holder() {   # who holds the lock by its own words, for people; fails if nobody says so
+    who=$(recorded "$own/lock.owner") || return 1
+    printf '%s (pid %s, since %s)' "$(field "$own/lock.owner" operation)" "${who%%:*}" "$(field "$own/lock.owner" since)"
+}
+
+# try_lock: 0 held, 1 somebody holds it, 2 this machine has no tool to hold it with
+try_lock() {
+    { mkdir -p "$own" && true >>"$own/lock"; } 2>/dev/null ||
+        fail 3 "cannot open the lock $own/lock" 'Nothing was changed.' 'run it as the user that owns the root; see whether the disk is writable: df, mount, dmesg'
+    exec 9>>"$own/lock" 8<"$root"
+    flock_fd 9
+    locked=$?
+    [ $locked -ne 0 ] || flock_fd 8 || locked=1
+    [ $locked -eq 0 ] || exec 9>&- 8<&-
+    return $locked
+}
+
+# take_lock OPERATION: hold the root's lock until the script ends, or end with exit code 6 and say who holds it
+take_lock() {
+    until_=$(($(clock) + 2))
+    while :; do
+        try_lock
+        case $? in
+            0) break ;;
+            2)
+                who=$(holder) && lock_held "$who"
+                warn 'neither flock nor perl is here, so the lock cannot be held: start no other updater command meanwhile'
+                break
+                ;;
+        esac
+        who=$(holder) && lock_held "$who"
+        end_orphan || :
+        [ "$(clock)" -lt "$until_" ] || lock_held ''
+        nap
+    done
+    umask 022
+    # for people, as updater writes it; a full disk keeps nobody from going back
+    beside=$own/$(temporary lock.owner)
+    if {
+        printf 'pid=%s\nstart=%s\nboot=%s\n' $$ "$(started $$)" "$(boot)"
+        printf 'operation=%s\nsince=%s\nroot=%s\n' "$1" "$(moment)" "$(root_mark)"
+    } 2>/dev/null >"$beside"; then mv -f "$beside" "$own/lock.owner"; else rm -f "$beside"; fi
+    trap 'release_lock' EXIT
+    trap 'exit 130' INT HUP
+    trap 'exit 130' TERM
+    mkdir -p "$own/run" "$own/marks" "$own/journal/closed" "$logs" 2>/dev/null || :
+}
+
+release_lock() { [ "$(field "$own/lock.owner" pid)" != $$ ] || rm -f "$own/lock.owner"; }
+
+lock_held() {
+    if [ -n "$1" ]; then
+        fail 6 "another operation is at work on this root: $1" 'Nothing was changed.' "wait for it, or end it: $(command_line unlock_update.sh)"
+    fi
+    fail 6 'another process holds a lock on this root and has not said what for' 'Nothing was changed.' "see who it is (fuser $(quoted "$own/lock"), or lsof), end it, then run this again"
+}
+
+# end_orphan: end what keeps the lock of an updater that died: its child, and what that has started
+end_orphan() {
+    child=$(field "$own/run/child" pid)
+    case $child in '' | 0 | 1 | *[!0-9]*) return 1 ;; esac
+    [ "$(field "$own/run/child" boot)" = "$(boot)" ] || return 1
+    now=$(identity "$child") && [ "$now" = "$child:$(field "$own/run/child" start | tr ' ' '_')" ] || return 1
+    kill -9 "-$child" 2>/dev/null || kill -9 "$child" 2>/dev/null
+}
+
+# ---------------------------------------------------------------- releases
+
+# version_of LINK: the release that a link names, if it names one directly below releases/
+version_of() {
+    [ -L "$1" ] || return 1
+    target=$(readlink "$1" 2>/dev/null) || target=$(ls -ld "$1" | sed 's/.* -> //')
+    case ${target%/} in
+        releases/* | ../releases/*) name=${target%/} name=${name##*releases/} ;;
+        "$root"/releases/*) name=${target%/} name=${name#"$root"/releases/} ;;
+        *) return 1 ;;
+    esac
+    is_name "$name" && printf '%s' "$name"
+}
+
+in_service() { version_of "$root/current"; }
+sealed() { is_name "$1" && [ -d "$root/releases/$1" ] && [ ! -L "$root/releases/$1" ] && [ -f "$root/releases/$1/.release/release.json" ]; }
+
+installed() {   # the sealed releases, one on each line
+    for place in "$root"/releases/*; do
+        if sealed "${place##*/}"; then say "${place##*/}"; fi
+    done
+}
+
+is_good() { [ -f "$own/marks/$1.good" ]; }
+is_bad() { [ -f "$own/marks/$1.bad" ]; }
+
+# place_of VERSION: its place in the order of good releases; fails if it never was good
+place_of() {
+    is_good "$1" || return 1
+    seq=$(field "$own/marks/$1.good" seq)
+    case ${seq#-} in '' | *[!0-9]*) seq=-2147483648 ;; esac
+    printf '%s' "$seq"
+}
+
+# previous_good CURRENT: the last release that was good before it, from the records; else the latest good one of the others
+previous_good() {
+    here=$(place_of "${1:-none}") || here=
+    earlier='' earlier_at='' latest='' latest_at=''
+    for place in "$root"/releases/*; do
+        version=${place##*/}
+        [ "$version" != "$1" ] && sealed "$version" && ! is_bad "$version" || continue
+        at=$(place_of "$version") || continue
+        if [ -z "$latest" ] || [ "$at" -gt "$latest_at" ]; then latest=$version latest_at=$at; fi
+        if [ -n "$here" ] && [ "$at" -lt "$here" ] && { [ -z "$earlier" ] || [ "$at" -gt "$earlier_at" ]; }; then
+            earlier=$version earlier_at=$at
+        fi
+    done
+    if [ -n "${earlier:-$latest}" ]; then
+        printf '%s' "${earlier:-$latest}"
+        return
+    fi
+    for link in previous good; do   # marks may be gone, and the links be there
+        version=$(version_of "$own/$link") || continue
+        if [ "$version" != "$1" ] && sealed "$version"; then printf '%s' "$version"; return; fi
+    done
+    return 1
+}
+
+list_releases() {
+    here=$(in_service) || here=
+    for version in $(installed); do
+        state=installed
+        if is_good "$version"; then state=good; fi
+        if is_bad "$version"; then state=bad; fi
+        [ "$version" != "$here" ] || state="$state, in service"
+        printf '    %-24s %s\n' "$version" "$state"
+    done
+}
+
+# verified VERSION: 0 as published, 1 changed (which files is told), 2 no tool, or no sums, to tell by
+verified() {
+    sums=$root/releases/$1/.release/SHA256SUMS
+    [ -n "$sha_tool" ] && [ -f "$sums" ] || return 2
+    [ -s "$sums" ] || return 0
+    # shellcheck disable=SC2086
+    told=$(cd -- "$root/releases/$1" && $sha_tool -c .release/SHA256SUMS 2>&1) && return 0
+    printf '%s\n' "$told" | sed -n 's/: FAILED.*//p' | head -n 5
+    return 1
+}
+
+refuse_odd_current() {   # something that is no link stands at current: never replaced
+    if [ -e "$root/current" ] && [ ! -L "$root/current" ]; then
+        fail 3 "$root/current is not a symlink but a real directory or file; updater made no such thing and will not remove it" 'Nothing was changed.' "look at what is in it, move it elsewhere (cd $(quoted "$root") && mv current current.aside), and run this again"
+    fi
+}
+
+# swap_link NAME TARGET DIRECTORY: NAME in the directory names TARGET from here on, in one atomic step
+swap_link() {
+    if [ -e "$3/$1" ] && [ ! -L "$3/$1" ]; then return 1; fi
+    # A link of the right name, moved into the directory: `mv` then renames it over the old one, with GNU's, BSD's and busybox's.
+    # `ln -sfn` removes the old one first, and `mv` onto a link to a directory would move into that.
+    aside=$3/$(temporary "$1")
+    mkdir -m 700 "$aside" && ln -s "$2" "$aside/$1" && mv -f "$aside/$1" "$3/" || { rm -rf "$aside"; return 1; }
+    rmdir "$aside"
+    flush
+}
+
+put_in_service() {
+    swap_link current "releases/$1" "$root" || return 1
+    if [ -L "$root/VERSION" ] || [ ! -e "$root/VERSION" ]; then swap_link VERSION current/VERSION "$root" || :; fi
+}
+
+# ---------------------------------------------------------------- processes
+
+table() {   # every living process: pid, state, parent, session (elsewhere than on Linux its group)
+    if [ -r /proc/self/stat ]; then
+        cat /proc/[0-9]*/stat 2>/dev/null | sed -n 's/^\([0-9][0-9]*\) (.*) \([A-Za-z]\) \([0-9]*\) [0-9-]* \([0-9-]*\) .*/\1 \2 \3 \4/p'
+    else
+        ps -axo pid=,state=,ppid=,pgid=
+    fi
+}
+
+environment_of() {   # the environment of a process, one variable on each line
+    if [ -r /proc/self/environ ]; then
+        tr '\000' '\n' <"/proc/$1/environ" 2>/dev/null
+    else
+        ps -Eww -o command= -p "$1" 2>/dev/null | sed 's/ \([A-Z_][A-Z_]*=\)/\
+\1/g'
+    fi
+}
+
+with_mark() {   # pids of processes that have a variable of this name
+    if [ -r /proc/self/environ ]; then
+        grep -lsF "$1=" /proc/[0-9]*/environ 2>/dev/null | sed 's|^/proc/||; s|/environ$||'
+    else
+        ps -axEww -o pid=,command= 2>/dev/null | grep -F " $1=" | sed 's/^ *\([0-9]*\) .*/\1/'
+    fi
+}
+
+same_directory() { [ -d "$1" ] && [ "$(cd -- "$1" && pwd -P)" = "$root" ]; }
+
+spare() {   # sets $spared: this script, what started it, and deployments, whosever they are
+    spared="$$ $(with_mark UPDATER_WORKER | tr '\n' ' ')"
+    leaders=
+    for file in "$own"/run/*.pid; do leaders="$leaders $(field "$file" pid)"; done
+    above=$$ rows=$(table)
+    while [ -n "$above" ] && [ "$above" -gt 1 ]; do
+        above=$(printf '%s\n' "$rows" | sed -n "s/^ *$above  *[^ ]*  *\([0-9]*\) .*/\1/p" | head -n 1)
+        case " $leaders " in *" $above "*) break ;; esac
+        spared="$spared $above"
+    done
+}
+
+# marked: the processes of this root by what their launcher left in their environment: "pid process release"
+marked() {
+    for pid in $(with_mark UPDATER_PROCESS); do
+        case " $spared " in *" $pid "*) continue ;; esac
+        variables=$(environment_of "$pid") || continue
+        case "
+$variables" in *"
+UPDATER_WORKER="*) continue ;; esac
+        process=$(printf '%s\n' "$variables" | sed -n 's/^UPDATER_PROCESS=//p' | head -n 1)
+        release=$(printf '%s\n' "$variables" | sed -n 's/^UPDATER_RELEASE=//p' | head -n 1)
+        named=$(printf '%s\n' "$variables" | sed -n 's/^UPDATER_ROOT=//p' | head -n 1)
+        is_name "$process" && is_name "$release" && lives "$(identity "$pid")" || continue
+        # Where it runs tells best, since that moves with a root and is not copied with it; then the path that was its root's.
+        runs_in=$(readlink "/proc/$pid/cwd" 2>/dev/null) || runs_in=
+        case ${runs_in% (deleted)}/ in
+            "$root/releases/$release/"*) ;;
+            */releases/"$release"/*)
+                other=${runs_in%%/releases/"$release"*}
+                [ ! -f "$other/updater.toml" ] && same_directory "$named" || continue
+                ;;
+            *) same_directory "$named" || continue ;;
+        esac
+        say "$pid $process $release"
+    done
+}
+
+# living: every process of this root, leaders first by their pid files: "pid process release"
+living() {
+    [ -n "${spared-}" ] || spare
+    for file in "$own"/run/*.pid; do
+        [ -f "$file" ] || continue
+        one=$(recorded "$file") || continue
+        process=${file##*/} process=${process%.pid}
+        say "${one%%:*} $process $(field "$file" release)"
+    done
+    marked
+}
+
+# family PID...: these, their sessions and everything below them, without what is spared and what is below that only
+family() {
+    table | awk -v tops="$*" -v never="$spared" '
+        BEGIN { n = split(tops, top, " "); for (i = 1; i <= n; i++) { taken[top[i]] = 1; leader[top[i]] = 1 }
+                n = split(never, no, " "); for (i = 1; i <= n; i++) spared[no[i]] = 1 }
+        $2 !~ /^[ZX]/ { parent[$1] = $3; session[$1] = $4 }
+        END {
+            do {
+                more = 0
+                for (pid in parent)
+                    if (!(pid in taken) && !(pid in spared) && ((parent[pid] in taken) || (session[pid] in leader))) {
+                        taken[pid] = 1; more = 1
+                    }
+            } while (more)
+            for (pid in taken) if ((pid in parent) && !(pid in spared)) print pid
+        }'
+}
+
+# gather [RELEASE]: sets $members, the identities of everything that belongs to the root (and runs from that release), and
+# $leads, those of the leaders
+gather() {
+    members='' leads='' tops=''
+    for pid in $(living | while read -r pid process release; do
+        if [ -z "${1-}" ] || [ "$release" = "$1" ]; then say "$pid"; fi
+    done | sort -u); do
+        case " $spared " in *" $pid "*) ;; *) tops="$tops $pid" ;; esac
+    done
+    [ -n "$tops" ] || return 0
+    # shellcheck disable=SC2086
+    for pid in $(family $tops); do
+        one=$(identity "$pid") && members="$members $one"
+    done
+    for file in "$own"/run/*.pid; do
+        one=$(recorded "$file") || continue
+        case " $members " in *" $one "*) leads="$leads $one" ;; esac
+    done
+}
+
+# launcher_says RELEASE PROCESS KEY: the words behind a comment of a launcher
+launcher_says() { sed -n "s/^# $3: //p" "$own/launchers/$1/$2" 2>/dev/null; }
+
+note_stopping() {   # noted before and after the polite signal, as updater does: nobody asks twice
+    { sed '/^stopping=/d' "$1"; say "stopping=$2"; } >"$1.$$" 2>/dev/null && mv -f "$1.$$" "$1" 2>/dev/null || rm -f "$1.$$"
+}
+
+# stop_processes [RELEASE]: politely, then firmly, everything; fails if something is still there, or is another user's
+stop_processes() {
+    spare
+    gather "${1-}"
+    [ -n "$members" ] || { forget_dead; return 0; }
+    for one in $leads; do
+        kill -0 "${one%%:*}" 2>/dev/null || { problem "pid ${one%%:*} belongs to another user, and you may not end it"; return 1; }
+    done
+    patience=1
+    for file in "$own"/run/*.pid; do
+        one=$(recorded "$file") || continue
+        case " $leads " in *" $one "*) ;; *) continue ;; esac
+        process=${file##*/} process=${process%.pid}
+        # shellcheck disable=SC2046
+        set -- $(launcher_says "$(field "$file" release)" "$process" stop)
+        case ${2-} in '' | *[!0-9.]*) seconds=20 ;; *) seconds=${2%%.*} ;; esac
+        [ "${seconds:-1}" -le "$patience" ] || patience=$seconds
+        if [ "$(field "$file" stopping)" != sent ]; then
+            note_stopping "$file" asked
+            lives "$one" && kill -s "${1:-TERM}" "${one%%:*}" 2>/dev/null
+            note_stopping "$file" sent
+        fi
+    done
+    deadline=$(($(clock) + patience + 1))
+    # shellcheck disable=SC2086
+    while any_lives $leads && [ "$(clock)" -lt "$deadline" ]; do nap; done
+    for one in $members; do   # what a leader left behind is asked in its turn
+        case " $leads " in *" $one "*) continue ;; esac
+        lives "$one" && kill -TERM "${one%%:*}" 2>/dev/null
+    done
+    # shellcheck disable=SC2086
+    while any_lives $members && [ "$(clock)" -lt "$deadline" ]; do nap; done
+    kill_members
+}
+
+kill_members() {   # what is killed may just have started another
+    tries=0
+    while :; do
+        left=
+        for one in $members; do
+            if lives "$one" && kill -0 "${one%%:*}" 2>/dev/null; then left="$left $one"; fi
+        done
+        gather
+        for one in $members; do
+            case " $left " in *" $one "*) ;; *) left="$left $one" ;; esac
+        done
+        members=$left
+        [ -n "$left" ] || { forget_dead; return 0; }
+        [ $tries -lt 50 ] || { problem "still there after SIGKILL: pid$(for one in $left; do printf ' %s' "${one%%:*}"; done)"; return 1; }
+        for one in $left; do lives "$one" && kill -9 "${one%%:*}" 2>/dev/null; done
+        tries=$((tries + 1))
+        nap
+    done
+}
+
+forget_dead() {   # pid files that name nothing that lives
+    for file in "$own"/run/*.pid; do
+        [ -f "$file" ] || continue
+        recorded "$file" >/dev/null || rm -f "$file"
+    done
+}
+
+# names_of RELEASE: its processes: those that have a launcher and that the configuration it last ran with names
+names_of() {
+    bound=$own/configurations/$1.toml
+    for file in "$own/launchers/$1"/*; do
+        name=${file##*/}
+        [ -f "$file" ] && is_name "$name" || continue
+        if [ -f "$bound" ] && ! grep -q "^[[:space:]]*\[\{1,2\}processes\.[\"']\{0,1\}$name[]\"'.]" "$bound"; then continue; fi
+        say "$name"
+    done
+}
+
+# detach COMMAND...: in a session of its own, where it hears every signal; what a plain `&` starts ignores SIGINT for ever
+detach() {
+    if has perl; then
+        perl -e 'use POSIX; $SIG{$_} = "DEFAULT" for qw(INT QUIT HUP TERM); POSIX::setsid(); exec { $ARGV[0] } @ARGV; exit 127' "$@" </dev/null >/dev/null 8>&- 9>&- &
+    elif has bash && has setsid; then
+        bash -c 'set -m; setsid "$@" &' bash "$@" </dev/null >/dev/null 8>&- 9>&-
+    elif has setsid; then
+        setsid "$@" </dev/null >/dev/null 8>&- 9>&- &
+    else
+        nohup "$@" </dev/null >/dev/null 8>&- 9>&- &
+    fi
+}
+
+# start_process RELEASE NAME: through its launcher; fails, and says what it wrote, if it is not there afterwards
+start_process() {
+    launcher=$own/launchers/$1/$2 file=$own/run/$2.pid
+    if one=$(recorded "$file") && [ "$(field "$file" release)" = "$1" ] && [ -z "$(field "$file" stopping)" ]; then return 0; fi
+    rm -f "$file"
+    detach /bin/sh "$launcher"
+    deadline=$(($(clock) + 15))
+    while [ "$(clock)" -lt "$deadline" ]; do
+        if one=$(recorded "$file") && [ "$(field "$file" release)" = "$1" ]; then return 0; fi
+        if [ -f "$file" ]; then break; fi   # it was there, and is not any more
+        nap
+    done
+    problem "$2 of $1 did not start"
+    evidence "$2"
+    return 1
+}
+
+evidence() {   # the last lines that a process wrote since its last start
+    [ -f "$logs/$1.log" ] || return 0
+    detail "last lines of shared/logs/$1.log:"
+    tail -n 12 "$logs/$1.log" | sed 's/^/    /' >&2
+}
+
+# ---------------------------------------------------------------- health
+
+# probe_http URL TIMEOUT: prints the status; fails without an answer, or without a tool (2)
+probe_http() {
+    if has curl; then
+        curl -s -o /dev/null -m "$2" --noproxy '*' -w '%{http_code}' "$1"
+    elif has wget; then
+        (unset http_proxy https_proxy HTTP_PROXY HTTPS_PROXY all_proxy; wget -q -T "$2" -O /dev/null "$1" 2>/dev/null) && printf 200
+    else
+        return 2
+    fi
+}
+
+probe_tcp() {   # HOST PORT TIMEOUT
+    if has nc; then
+        nc -z -w "$3" "$1" "$2" </dev/null >/dev/null 2>&1
+    elif has perl; then
+        perl -e 'use IO::Socket; exit(IO::Socket::INET->new(PeerAddr => $ARGV[0], PeerPort => $ARGV[1], Timeout => $ARGV[2]) ? 0 : 1)' "$1" "$2" "$3"
+    else
+        return 2
+    fi
+}
+
+# A probe is one line of a launcher, "# probe: TYPE TIMEOUT WORDS", quoted for the shell.
+# probe RELEASE LINE: 0 passes, 1 fails ($why says how), 2 cannot be asked from here
+probe() {
+    release=$root/releases/$1
+    eval "set -- $2" || return 2
+    type=$1 seconds=${2%%.*}
+    [ "${seconds:-0}" -ge 1 ] || seconds=1
+    shift 2
+    case $type in
+        alive) return 0 ;;
+        http)
+            status=$(probe_http "$1" "$seconds")
+            case $?,$status in
+                2,*) return 2 ;;
+                0,"${2:-200}") return 0 ;;
+                0,2??) [ -z "${2-}" ] && return 0 ;;
+            esac
+            why="$1 answers ${status:-nothing}"
+            return 1
+            ;;
+        tcp)
+            probe_tcp "$1" "$2" "$seconds"
+            case $? in 0) return 0 ;; 2) return 2 ;; esac
+            why="nothing listens on $1 port $2"
+            return 1
+            ;;
+        file)
+            case $1 in /*) path=$1 ;; *) path=$root/$1 ;; esac
+            minutes=$(((${2%%.*} + 59) / 60))
+            # -mmin is not in POSIX, but GNU, BSD and busybox have it. What the one before wrote does not count.
+            if [ -n "$(find "$path" -mmin "-$((minutes + 1))" -newer "$own/run/$name.pid" 2>/dev/null)" ]; then return 0; fi
+            why="$path is not written"
+            return 1
+            ;;
+        command)
+            if (cd -- "$release" && "$@" </dev/null >/dev/null 2>&1 8>&- 9>&-); then return 0; fi
+            why="$* fails"
+            return 1
+            ;;
+    esac
+    return 2
+}
+
+# healthy_once RELEASE: every process lives and every probe passes now; else $why says what does not
+healthy_once() {
+    unasked=
+    for name in $(names_of "$1"); do
+        file=$own/run/$name.pid
+        if ! recorded "$file" >/dev/null || [ "$(field "$file" release)" != "$1" ]; then
+            why="$name does not run" who=$name
+            return 1
+        fi
+        probes=$(launcher_says "$1" "$name" probe)
+        while read -r line; do
+            [ -n "$line" ] || continue
+            probe "$1" "$line"
+            case $? in
+                1) why="$name: $why" who=$name; return 1 ;;
+                2) unasked="$unasked $name" ;;
+            esac
+        done <<PROBES
+$probes
+PROBES
+    done
+}
+
+# wait_healthy RELEASE SECONDS: twice in a row within that time
+wait_healthy() {
+    deadline=$(($(clock) + $2)) passed=0 why=''
+    while [ $passed -lt 2 ]; do
+        if healthy_once "$1"; then passed=$((passed + 1)); else passed=0; fi
+        [ $passed -lt 2 ] || break
+        [ "$(clock)" -lt "$deadline" ] || return 1
+        sleep 1
+    done
+    [ -z "$unasked" ] || warn "no tool here asks the probes of$unasked: only that they run is known"
+}
+
+# ---------------------------------------------------------------- the journal of a deployment that has not ended
+
+open_journals() { for file in "$own"/journal/*.jsonl; do if [ -f "$file" ] && [ ! -L "$file" ]; then say "$file"; fi; done; }
+
+# journal_read FILE: its lines without their sums, up to the first whose sum is wrong
+journal_read() {
+    while IFS=' ' read -r sum body; do
+        if [ -n "$sha_tool" ] && [ "$(printf '%s' "$body" | sha256 | cut -c1-16)" != "$sum" ]; then break; fi
+        printf '%s\n' "$body"
+    done <"$1"
+}
+
+# journal_load FILE: sets $j_id, $j_kind, $j_origin (the release before), $j_target, $j_ran (processes that ran), $j_lines
+journal_load() {
+    j_id=${1##*/} j_id=${j_id%.jsonl}
+    j_lines=$(journal_read "$1")
+    first=$(printf '%s\n' "$j_lines" | head -n 1)
+    j_kind=$(printf '%s\n' "$first" | sed -n 's/.*"request":{[^}]*"kind":"\([a-z]*\)".*/\1/p')
+    j_origin=$(printf '%s\n' "$first" | sed -n 's/.*"before":{[^}]*"in_service":"\([^"]*\)".*/\1/p')
+    j_good=$(printf '%s\n' "$first" | sed -n 's/.*"before":{[^}]*"good":"\([^"]*\)".*/\1/p')
+    j_ran=$(printf '%s\n' "$first" | sed -n 's/.*"before":{[^}]*"running":\[\([^]]*\)\].*/\1/p' | tr -d '"' | tr ',' ' ')
+    j_target=
+    for phase in resolve choose; do
+        [ -n "$j_target" ] || j_target=$(printf '%s\n' "$j_lines" | sed -n "/\"kind\":\"done\",\"mono\":[^,]*,\"phase\":\"$phase\",\"seq\":/s/.*\"version\":\"\([^\"]*\)\".*/\1/p" | head -n 1)
+    done
+    is_name "$j_origin" || j_origin=
+    is_name "$j_target" || j_target=
+}
+
+# journal_has KIND PHASE: whether the journal that was loaded has such a line
+journal_has() { printf '%s\n' "$j_lines" | grep -q "\"kind\":\"$1\",\"mono\":[^,]*,\"phase\":\"$2\",\"seq\":[0-9]*,\"v\":1}\$"; }
+
+# journal_committed: whether its deployment counts as done: the link .updater/good was renamed to its release
+journal_committed() {
+    journal_has intent commit && ! printf '%s\n' "$j_lines" | grep -q '"kind":"failed","mono":' || return 1
+    if [ "$j_kind" = restore ]; then
+        [ ! -e "$own/swap.json" ]
+        return
+    fi
+    journal_has 'done' commit || { [ "$(version_of "$own/good")" = "$j_target" ] && [ "$j_good" != "$j_target" ]; }
+}
+
+# journal_end FILE RECORD: the last line, then the journal is put away
+journal_end() {
+    if [ -n "$sha_tool" ]; then
+        seq=$(printf '%s\n' "$j_lines" | sed -n '$s/.*"seq":\([0-9]*\),"v":1}$/\1/p')
+        line=$(printf '{"at":"%s","boot":%s,"data":%s,"kind":"end","mono":null,"phase":null,"seq":%s,"v":1}' \
+            "$(moment)" "$(json "$(boot)")" "$2" "$((${seq:--1} + 1))")
+        # a torn last line is left out: what follows one would not be read
+        {
+            while IFS=' ' read -r sum body; do
+                [ "$(printf '%s' "$body" | sha256 | cut -c1-16)" = "$sum" ] || break
+                printf '%s %s\n' "$sum" "$body"
+            done <"$1"
+            printf '%s %s\n' "$(printf '%s' "$line" | sha256 | cut -c1-16)" "$line"
+        } | write "$1" || warn "the end of ${1##*/} was not recorded"
+    fi
+    mkdir -p "$own/journal/closed" && mv -f "$1" "$own/journal/closed/" && flush
+}
+
+# ---------------------------------------------------------------- history and log
+
+log() {   # a line in update.log; never fails
+    if [ ! -e "$logs/update.log" ] || [ -f "$logs/update.log" ]; then
+        { printf '%s %s\n' "$(moment)" "$(oneline "$*")" >>"$logs/update.log"; } 2>/dev/null || :
+    fi
+}
+
+new_id() {   # as updater names its deployments: never before an earlier one, whatever the clock says
+    latest=$(ls "$own/journal" "$own/journal/closed" 2>/dev/null | sed -n 's/^\([0-9]\{8\}T[0-9]\{6\}\)-[0-9a-f]\{6\}\.jsonl$/\1/p' | sort | tail -n 1)
+    now=$(date -u +%Y%m%dT%H%M%S)
+    if [ -n "$latest" ] && [ "$(printf '%s\n%s\n' "$latest" "$now" | sort | tail -n 1)" = "$latest" ]; then now=$latest; fi
+    printf '%s-%s' "$now" "$(hex 3)"
+}
+
+# record ID KIND FROM TO OUTCOME STARTED TEXT [ERROR] [BACKUP]: one record of the history, in the form that updater reads
+record() {
+    error=null
+    [ -z "${8-}" ] || error="{\"message\": $(json "$8")}"
+    printf '{"backup": null, "configuration": null, "data": null, "ended": "%s", "error": %s, "from": %s, "id": "%s", "kind": "%s", "origin": "script", "outcome": "%s", "phases": [], "reason": "", "recovered": false, "restored": %s, "started": "%s", "text": %s, "to": %s, "user": %s, "wanted": null, "warnings": []}' \
+        "$(moment)" "$error" "$(json "$3")" "$1" "$2" "$5" "$(json "${9-}")" "$6" "$(json "$7")" "$(json "$4")" "$(json "$(id -un 2>/dev/null)")"
+}
+
+# add_to_history RECORD ID: one more line of the JSON array; a record that is there already is not added again
+add_to_history() {
+    file=$logs/update_history.json
+    if [ -e "$file" ] && [ ! -f "$file" ]; then warn "$file is not a file: this was not written into the history"; return 0; fi
+    if grep -qF "\"id\": \"$2\"" "$file" 2>/dev/null; then return 0; fi
+    mkdir -p "$logs"
+    {
+        # everything but the closing bracket, a comma behind the last record
+        if [ -s "$file" ]; then
+            sed -e '$!b' -e '/^[[:space:]]*\][[:space:]]*$/d' "$file" | awk '
+                NR > 1 { print held } { held = $0 }
+                END { if (NR) { sub(/[ \t]*,?[ \t]*$/, "", held); if (held ~ /^[ \t]*\[?[ \t]*$/) print held; else print held "," } }'
+        else
+            say '['
+        fi
+        printf '%s\n]\n' "$1"
+    } | write "$file" || warn "the history could not be written (a full disk?): $1"
+}
