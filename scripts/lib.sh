@@ -593,7 +593,7 @@ names_of() {
     for file in "$own/launchers/$1"/*; do
         name=${file##*/}
         [ -f "$file" ] && is_name "$name" || continue
-        if [ -f "$bound" ] && ! grep -q "^[[:space:]]*\[\{1,2\}processes\.[\"']\{0,1\}$name[]\"'.]" "$bound"; then continue; fi
+        if [ -f "$bound" ] && ! grep -q "^[[:space:]]*\[\{1,2\}processes\.[\"']\{0,1\}${name}[]\"'.]" "$bound"; then continue; fi
         say "$name"
     done
 }
