@@ -139,6 +139,11 @@ class Layout(NamedTuple):
         return self.own / "drained"
 
     @property
+    def resume(self) -> Path:
+        """A ``sh`` script that tells the application that it may go on; runs as the resume command does."""
+        return self.own / "resume"
+
+    @property
     def hold(self) -> Path:
         """Exists while somebody holds updates."""
         return self.own / "hold"
@@ -152,6 +157,11 @@ class Layout(NamedTuple):
     def swap(self) -> Path:
         """What is being moved below ``shared/``, by a restore or a migration that has not ended."""
         return self.own / "swap.json"
+
+    @property
+    def swap_steps(self) -> Path:
+        """The same for a shell, which reads no JSON; believed only beside a ``swap`` with the same id and purpose."""
+        return self.own / "swap.steps"
 
     @property
     def swapped(self) -> Path:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import http.server
+import json
 import os
+import shutil
 import signal
 import sqlite3
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +19,8 @@ import pytest
 from tests.integration.test_cancel import in_phase
 from tests.integration.test_ways_out import holder_pid
 from tests.site import Site, eventually
+
+SHELLS = [it for it in ("sh", "busybox sh", "mksh", "zsh") if shutil.which(it.split()[0])]
 
 QUERY = """
 [gate]
@@ -195,6 +200,48 @@ def test_whoever_is_stopped_while_waiting_leaves_an_application_that_goes_on(sit
     assert hooks(site) == ["drain v1.0.0", "resume v1.0.0"]
     site.runs("v1.0.0")
     site.is_clean()
+
+
+TELLS = """import json, os, pathlib, sys; place = pathlib.Path(os.environ['UPDATER_SHARED'], 'data', 'told'); \
+place.open('a').write(json.dumps([sys.argv, sys.executable, os.getcwd(), dict(os.environ)]) + chr(10))"""
+
+
+def test_every_shell_can_resume_as_updater_does(site: Site) -> None:
+    site.deployed("v1.0.0")
+    site.publish("v1.1.0")
+    words = ["python", "-c", TELLS, "it's", "$HOME `id`", "a\nb"]
+    site.configure(
+        extra=f'\n[gate]\nfile = "data/busy"\non_busy = "wait"\ndrain = ["true"]\nresume = {json.dumps(words)}\n'
+    )
+    (site.layout.shared / "data" / "busy").touch()
+    site.environment |= {"PYTHONPATH": "/nowhere", "UPDATER_TRIAL": "1"}
+    running = site.start("deploy", "v1.1.0")
+    eventually(lambda: in_phase(site, "gate") and site.layout.drained.exists(), "it waits")
+    os.kill(holder_pid(site), signal.SIGKILL)
+    running.communicate(timeout=60)
+    assert site.layout.resume.stat().st_mode & 0o777 == 0o700
+    for shell in SHELLS:
+        command = ["zsh", "--emulate", "sh"] if shell == "zsh" else shell.split()
+        env = {**site.env(), "GITHUB_TOKEN": "updater's alone"}
+        subprocess.run([*command, site.layout.resume], env=env, cwd="/", check=True, timeout=60)
+    assert site.updater("recover").code == 0
+    told = [json.loads(line) for line in (site.layout.shared / "data" / "told").read_text().splitlines()]
+    *by_shells, by_updater = told
+    for name in ("PWD", "OLDPWD", "_", "SHLVL"):  # a shell has its own
+        by_updater[3].pop(name, None)
+    assert len(by_shells) == len(SHELLS)
+    for it in by_shells:
+        assert not {"PYTHONPATH", "UPDATER_TRIAL", "GITHUB_TOKEN"} & set(it[3])
+        assert [*it[:3], {name: it[3].get(name) for name in by_updater[3]}] == by_updater
+    assert by_updater[0][1:] == words[3:] and by_updater[3]["UPDATER_RELEASE"] == "v1.0.0"
+    assert not site.layout.drained.exists() and not site.layout.resume.exists()
+
+
+def test_a_resume_script_without_its_mark_is_tidied_away(site: Site) -> None:
+    site.deployed("v1.0.0")
+    site.layout.resume.write_text("#!/bin/sh\n")
+    assert site.updater("recover").code == 0
+    assert not site.layout.resume.exists()
 
 
 def test_a_drain_that_fails_refuses_unless_forced_and_one_without_its_counterpart_is_an_error(

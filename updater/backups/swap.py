@@ -4,6 +4,8 @@ What is to be moved is on the disk in ``.updater/swap.json`` before the first re
 goes to ``old/<number>`` and what takes its place comes from ``new/<number>``, in a directory ``.updater-<id>`` on the same
 filesystem. Which of them are there tells how far a path has come, so going on and going back may both be killed and repeated.
 
+``.updater/swap.steps`` says the same for a shell; it is there before the first rename, and counts only with ``swap.json``.
+
 The rename of ``swap.json`` to ``swapped.json`` is the point from which the new state counts: before it everything can be
 taken back, after it what lay there before is removed.
 """
@@ -24,6 +26,7 @@ from updater.backups import sqlite
 from updater.backups.gather import ASIDE, shown
 from updater.errors import BackupFailed, UpdaterError
 from updater.layout import Layout
+from updater.shellwords import escaped
 
 Json = dict[str, Any]
 
@@ -148,6 +151,7 @@ def begin(layout: Layout, identifier: str, purpose: str, holders: Iterable[str])
             f"data of {other.id} ({other.purpose}) are still being moved", advice="run: updater recover"
         )
     found = Swap(identifier, purpose, tuple(dict.fromkeys(holders)))
+    durable.remove(layout.swap_steps)  # of an earlier move, perhaps of the same deployment
     _write(layout, found)
     for holder in found.holders:
         place = directory(layout, found, holder)
@@ -163,6 +167,24 @@ def _write(layout: Layout, swap: Swap) -> None:
     durable.write(layout.swap, json.dumps(swap.as_json(), separators=(",", ":")) + "\n", mode=0o600)
 
 
+def for_shells(swap: Swap) -> bytes:
+    """What a shell needs to take everything back; ``docs/format.md`` has the form."""
+    lines = [b"id=%b purpose=%b keep=%d\n" % (escaped(swap.id), escaped(swap.purpose), swap.keep)]
+    for step in swap.steps:
+        place = b"%b\t%b" % (escaped(step.holder or "."), escaped(step.path))
+        lines.append(b"S %d %d %d %d %b\n" % (_depth(step), step.number, step.before, step.after, place))
+    for folder in swap.folders:
+        was = "-" if folder.was is None else f"{folder.was[0]:o}"
+        lines.append(b"F %d %o %b %b\n" % (_depth(folder), folder.mode, was.encode(), escaped(folder.path)))
+    return b"".join(lines)
+
+
+def forget_steps(layout: Layout) -> None:
+    """Remove what a kill has left for shells although nothing is being moved."""
+    if not os.path.lexists(layout.swap):
+        durable.remove(layout.swap_steps)
+
+
 def directory(layout: Layout, swap: Swap, holder: str) -> Path:
     """Where old and new of a holder lie."""
     return Path(os.path.realpath(layout.shared / holder)) / f"{ASIDE}{swap.id}"
@@ -175,6 +197,7 @@ def forward(layout: Layout, swap: Swap) -> None:
         BackupFailed: a path is in the way. OSError. In both cases :func:`undo` takes everything back.
     """
     assert swap.ready
+    durable.write(layout.swap_steps, for_shells(swap), mode=0o600)
     _write(layout, swap)
     touched: set[Path] = set()
     _open(layout, swap)
@@ -219,6 +242,7 @@ def undo(layout: Layout, *, keep: bool = False) -> list[Path]:
     aside = _keep_directories(layout, swap) if keep else []
     _remove_directories(layout, swap)
     durable.remove(layout.swap)
+    durable.remove(layout.swap_steps)
     return aside
 
 
@@ -264,6 +288,7 @@ def clear(layout: Layout) -> None:
     swap = _read(layout, layout.swapped)
     if swap is None:
         return
+    durable.remove(layout.swap_steps)
     for path in sorted(swap.emptied, key=lambda it: it.count("/"), reverse=True):
         with contextlib.suppress(OSError):  # not empty: somebody else's
             os.rmdir(layout.shared / path)
@@ -302,6 +327,7 @@ def set_aside(layout: Layout) -> list[Path]:
     places = (directory(layout, swap, holder) for holder in swap.holders)
     left = [place for place in places if _holds_moved(place)]
     durable.rename(layout.swap, layout.own / f"swap-{swap.id}.kept.json")
+    durable.remove(layout.swap_steps)
     return left
 
 

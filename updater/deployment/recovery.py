@@ -15,7 +15,7 @@ from updater.config import Config
 from updater.deployment import engine, journal, phases
 from updater.deployment.cancel import deferred
 from updater.deployment.journal import Journal, Log
-from updater.deployment.phases import data, housekeeping
+from updater.deployment.phases import data, guard, housekeeping
 from updater.deployment.transaction import Stopwatch, Transaction
 from updater.errors import DeploymentInterrupted, RollbackFailed, UpdaterError, from_json
 from updater.layout import Layout, ReleaseFiles
@@ -46,6 +46,7 @@ def recover(layout: Layout, config: Config, lock: Lock) -> list[engine.Outcome]:
         orphans.end(layout)
         outcomes = [_recover_one(layout, config, lock, path) for path in journal.unfinished(layout)]
         data.tidy(layout)
+        guard.tidy(layout)
         sweep(layout)
         housekeeping.restore_ballast(layout)
     return outcomes

@@ -9,22 +9,70 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
-from updater import durable
+from updater import durable, shellwords
 from updater.config import Config, ProbeConfig, ProcessConfig
 from updater.layout import Layout
 
 MARK = "# updater.toml, as it was when this was written: "
 """How the line in a launcher begins."""
 
+UNREADABLE = "unreadable"
+"""Stands for what cannot be written in a comment."""
+
 
 def line(process: ProcessConfig) -> str:
     """A process's configuration as one line of a shell script (JSON in ASCII knows no line breaks)."""
     return MARK + json.dumps(asdict(process))
+
+
+def for_shells(process: ProcessConfig) -> Iterator[str]:
+    """The parts of it that an emergency script needs, as comments of their own: no shell reads JSON.
+
+    How it is stopped, and its probes. Where a command is asked, what it runs with besides. Paths are relative to the root.
+    """
+    yield f"# stop: {process.stop_signal} {_seconds(process.stop_timeout)}"
+    for probe in process.probes:
+        mark = "# probe:" if probe.required else "# probe-not-required:"
+        words = " ".join(filter(None, (probe.type, _seconds(probe.timeout), _asked(probe))))
+        yield f"{mark} {words}"
+    if any(probe.type == "command" for probe in process.probes):
+        yield f"# cwd: {_or_unreadable(shellwords.comment(process.cwd))}"
+        for name, value in process.env.items():
+            yield f"# env: {name} {_or_unreadable(shellwords.comment(value))}"
+
+
+def _asked(probe: ProbeConfig) -> str:
+    """What a probe asks, as shell words; ``unreadable`` if it holds a line break, which would end the comment."""
+    match probe.type:
+        case "http":
+            status = "2xx" if probe.status is None else str(probe.status)
+            words = [probe.url, status, *([probe.contains] if probe.contains else [])]
+        case "tcp":
+            words = [probe.host, str(probe.port)]
+        case "file":
+            words = [f"shared/{probe.path}", _seconds(probe.max_age)]
+        case "command":
+            return (
+                UNREADABLE
+                if shellwords.comment(*probe.command) is None
+                else shellwords.command(probe.command)
+            )
+        case _:
+            words = []
+    return _or_unreadable(shellwords.comment(*words))
+
+
+def _or_unreadable(words: str | None) -> str:
+    return UNREADABLE if words is None else words
+
+
+def _seconds(value: float) -> str:
+    return str(int(value)) if value == int(value) else str(value)
 
 
 def of_release(layout: Layout, version: str) -> dict[str, ProcessConfig]:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from updater import subprocesses
+from updater import shellwords, subprocesses
 from updater.layout import Layout, ReleaseFiles
 from updater.piping import Finished
 
@@ -52,6 +52,33 @@ def run(
         [word, *rest], cwd=release / cwd, env=environment(layout, version, env, secrets), timeout=timeout,
         keep_fds=keep_fds, record=record, on_line=on_line, on_output=on_output, feed=feed, check=check,
     )  # fmt: skip
+
+
+_SCRIPT = r"""#!/bin/sh
+# Tells the application that it may go on. Written by updater, and run by its emergency scripts as well.
+# By hand: sh "$0"
+set -eu
+exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-   # a lock that a calling shell holds is not ours to keep
+
+here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd -P)
+root=$(CDPATH='' cd -- "$here/.." && pwd -P)
+release=$(CDPATH='' cd -- "$root/current" && pwd -P)
+version=${release##*/}
+release=$root/releases/$version
+cd "$release"
+set -- @COMMAND@
+unset @UNSET@ || :
+export PYTHONDONTWRITEBYTECODE=1 UPDATER_ROOT="$root" UPDATER_SHARED="$root/shared" UPDATER_RELEASE="$version"
+export VIRTUAL_ENV="$release/.venv" PATH="$release/.venv/bin:${PATH:-/bin:/usr/bin}"
+exec "$@" </dev/null
+"""
+
+
+def script(command: Sequence[str], secrets: Sequence[str] = ()) -> str:
+    """A ``sh`` script in ``.updater`` that does what :func:`run` does, in the release that is in service when it is run."""
+    return _SCRIPT.replace("@UNSET@", " ".join([*_OURS, *secrets])).replace(
+        "@COMMAND@", shellwords.command(command)
+    )  # last: a command may hold anything
 
 
 def _program(release: Path, first: str) -> str:

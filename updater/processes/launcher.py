@@ -8,14 +8,13 @@ the pid file, and becomes the process.
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import shlex
 import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from updater import durable
+from updater import durable, shellwords
 from updater.config import ProcessConfig
 from updater.layout import Layout
 from updater.processes import bound
@@ -34,6 +33,7 @@ _TEXT = r"""#!/bin/sh
 # Starts the process "@NAME@" of release @VERSION@. Written by updater, and run by its emergency scripts as well.
 # By hand: sh "$0" &
 @BOUND@
+@SHORT@
 set -eu
 exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-   # a lock that a calling shell holds is not ours to keep
 
@@ -143,6 +143,7 @@ def text(process: ProcessConfig, version: str, secrets: Sequence[str] = ()) -> s
     env = {name: value for name, value in process.env.items() if name not in FIXED}
     values = {
         "@BOUND@": bound.line(process),
+        "@SHORT@": "\n".join(bound.for_shells(process)),
         "@NAME@": process.name,
         "@VERSION@": version,
         "@VERSION_QUOTED@": shlex.quote(version),
@@ -152,24 +153,11 @@ def text(process: ProcessConfig, version: str, secrets: Sequence[str] = ()) -> s
         "@SECRETS@": " ".join(secrets),
         "@ENV@": "\n".join(f"export {name}={shlex.quote(value)}" for name, value in env.items()),
         "@PATH@": shlex.quote(process.env["PATH"]) if "PATH" in process.env else '"$PATH"',
-        "@COMMAND@": command(process),
+        "@COMMAND@": shellwords.command(process.command),
     }
     return re.sub(
         "@[A-Z_]+@", lambda mark: values[mark[0]], _TEXT
     )  # in one pass: a value may look like a mark
-
-
-def command(process: ProcessConfig) -> str:
-    """The command as shell words. ``python`` is the release's own, by its resolved path: so the process list tells
-    from which release a process runs."""
-    first, *rest = process.command
-    if first in ("python", "python3"):
-        word = '"$release/.venv/bin/python"'
-    elif first.startswith(("./", "../")) or "/" not in first:
-        word = shlex.quote(first)
-    else:
-        word = shlex.quote(first) if os.path.isabs(first) else f'"$release"/{shlex.quote(first)}'
-    return " ".join([word, *map(shlex.quote, rest)])
 
 
 def write(layout: Layout, process: ProcessConfig, version: str, secrets: Sequence[str] = ()) -> Path:

@@ -307,6 +307,7 @@ def tidy(layout: Layout) -> None:
     """
     try:
         swap.clear(layout)
+        swap.forget_steps(layout)
         left = swap.pending(layout)
         if left is None or journal.find(layout, left.id) in journal.unfinished(layout):
             return

@@ -2,11 +2,13 @@
 
 The mark ``.updater/drained`` is on the disk before the application is told to take on nothing new, and goes when it has been
 told that it may again: whoever dies in between, the next recovery tells it. It holds the command for that, which must not
-be lost with a configuration that is changed or broken meanwhile.
+be lost with a configuration that is changed or broken meanwhile. ``.updater/resume``, on the disk before the mark, is that command
+for a shell.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from typing import TYPE_CHECKING, Any
@@ -129,6 +131,11 @@ def _drain(tx: Transaction) -> None:
     hook = tx.config.gate.drain
     if not hook or tx.layout.drained.exists():
         return
+    if tx.config.gate.resume:
+        script = commands.script(tx.config.gate.resume, tx.config.own_variables)
+        durable.write(tx.layout.resume, script, mode=0o700)
+    else:
+        durable.remove(tx.layout.resume)
     mark = {"deployment": tx.journal.id, "resume": tx.config.gate.resume}
     durable.write(tx.layout.drained, json.dumps(mark) + "\n")
     tx.say(f"drain: {' '.join(hook)}")
@@ -150,6 +157,14 @@ def resume(tx: Transaction) -> None:
     if here := service.in_service(tx.layout).release:
         _resume_in(tx, here)
     durable.remove(tx.layout.drained)
+    durable.remove(tx.layout.resume)
+
+
+def tidy(layout: Layout) -> None:
+    """A script without its mark: a kill came between the two."""
+    if not layout.drained.exists():
+        with contextlib.suppress(OSError):
+            durable.remove(layout.resume)
 
 
 def _resume_in(tx: Transaction, version: str) -> None:
