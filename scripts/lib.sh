@@ -631,7 +631,7 @@ start_process() {
 evidence() {   # the last lines that a process wrote since its last start
     [ -f "$logs/$1.log" ] || return 0
     detail "last lines of shared/logs/$1.log:"
-    tail -n 12 "$logs/$1.log" | sed 's/^/    /' >&2
+    awk '/^--- started / { n = 0; next } { line[++n] = $0 } END { for (i = n > 12 ? n - 11 : 1; i <= n; i++) print "    " line[i] }' "$logs/$1.log" >&2
 }
 
 # ---------------------------------------------------------------- health
@@ -669,11 +669,11 @@ probe() {
         alive) return 0 ;;
         http)
             status=$(probe_http "$1" "$seconds")
-            case $?,$status in
-                2,*) return 2 ;;
-                0,"${2:-200}") return 0 ;;
-                0,2??) [ -z "${2-}" ] && return 0 ;;
-            esac
+            [ $? -ne 2 ] || return 2
+            # "2xx" stands for every status that begins so
+            # shellcheck disable=SC2254
+            case $status in $(printf '%s' "${2:-2xx}" | tr x '?')) return 0 ;; esac
+            [ "$status" != 000 ] || status=
             why="$1 answers ${status:-nothing}"
             return 1
             ;;
