@@ -657,11 +657,29 @@ probe_tcp() {   # HOST PORT TIMEOUT
     fi
 }
 
+# command_probe WORDS: as updater asks it: in the directory and with the environment of the process $name; call it in a subshell
+command_probe() {
+    eval "set -- $(launcher_says "${release##*/}" "$name" cwd)"
+    cd -- "$release/${1:-.}" || exit 1
+    PATH=$release/.venv/bin:$PATH UPDATER_ROOT=$root UPDATER_SHARED=$root/shared UPDATER_PROCESS=$name UPDATER_RELEASE=${release##*/}
+    export PATH UPDATER_ROOT UPDATER_SHARED UPDATER_PROCESS UPDATER_RELEASE
+    while IFS= read -r variable; do
+        [ -n "$variable" ] || continue
+        eval "set -- $variable"
+        export "$1=$2"
+    done <<VARIABLES
+$(launcher_says "${release##*/}" "$name" env)
+VARIABLES
+    eval "set -- $words"
+    shift 2
+    if command -v timeout >/dev/null 2>&1; then exec timeout "$seconds" "$@"; else exec "$@"; fi
+}
+
 # A probe is one line of a launcher, "# probe: TYPE TIMEOUT WORDS", quoted for the shell.
 # probe RELEASE LINE: 0 passes, 1 fails ($why says how), 2 cannot be asked from here
 probe() {
-    release=$root/releases/$1
-    eval "set -- $2" || return 2
+    release=$root/releases/$1 words=$2
+    eval "set -- $words" || return 2
     type=$1 seconds=${2%%.*}
     [ "${seconds:-0}" -ge 1 ] || seconds=1
     shift 2
@@ -692,7 +710,7 @@ probe() {
             return 1
             ;;
         command)
-            if (cd -- "$release" && "$@" </dev/null >/dev/null 2>&1 8>&- 9>&-); then return 0; fi
+            if (command_probe "$@") </dev/null >/dev/null 2>&1 8>&- 9>&-; then return 0; fi
             why="$* fails"
             return 1
             ;;
