@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from updater import durable
+from updater import durable, records
 from updater.config import Config
 from updater.deployment import engine, journal, phases
 from updater.deployment.cancel import deferred
@@ -79,7 +79,7 @@ def _recover_one(layout: Layout, config: Config, lock: Lock, path: Path) -> engi
     if log.incomplete:
         _fill_from_facts(tx, facts(layout))
     if log.end is not None:
-        record = {"id": log.id, "outcome": "unknown", **log.end}
+        record = records.whole({"id": log.id, **log.end})
         engine.close(tx, record)
         return engine.Outcome(str(record["outcome"]), record)
     if log.recoveries >= ATTEMPTS:

@@ -312,8 +312,8 @@ def tidy(layout: Layout) -> None:
         if left is None or journal.find(layout, left.id) in journal.unfinished(layout):
             return
         path = journal.find(layout, left.id)
-        end = journal.read(path).end if path else None
-        if end and end.get("outcome") == "succeeded":
+        end = journal.ending(layout, path) if path else None
+        if end and end["outcome"] == "succeeded":
             swap.accept(layout)
             return
         for line in set_aside(layout):
