@@ -139,9 +139,10 @@ class Site:
     settings: dict[str, Any] = field(default_factory=dict)
     port: int = field(default_factory=free_port)
     environment: dict[str, str] = field(default_factory=dict)
+    name: str = "the root"
 
     def __post_init__(self) -> None:
-        self.root = self.place / "the root"
+        self.root = self.place / self.name
         self.layout = Layout(self.root)
         done = self.updater("init", str(self.root), "--repo", REPOSITORY)
         assert done.code == 0, done.text
