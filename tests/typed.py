@@ -104,7 +104,8 @@ def parsed_words(typed: list[str]) -> None:
         for word in _global_options_first(typed)
         if word not in ("--json", "-v", "-q", "--verbose", "--quiet")
     ]
-    group, here = updater, click.Context(updater, info_name="updater")
+    group: click.Group = updater
+    here = click.Context(updater, info_name="updater")
     while words:
         name = words.pop(0)
         if name == "--root":
