@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import Any
 import psutil
 
 from examples.release_server import Release, ReleaseServer
+from updater.cli.app import EXITS, exit_codes
 from updater.layout import Layout
 from updater.operations import beginning
 
@@ -113,6 +114,14 @@ def tree(version: str, behaviour: str = "good", **more: str) -> dict[str, tuple[
     return {name: (content.encode(), "100644") for name, content in files.items()}
 
 
+def documented(arguments: Sequence[str], code: int) -> bool:
+    """Whether a command may end with this exit code, by its own --help. Killed it may be at any time."""
+    words = [word for word in arguments if not word.startswith("-")]
+    names = [" ".join(words[at : at + many]) for at in range(len(words)) for many in (2, 1)]
+    command = next((name for name in names if name in EXITS), None)
+    return code < 0 or command is None or code in exit_codes(command)
+
+
 @dataclass
 class Done:
     """How a command ended."""
@@ -140,9 +149,10 @@ class Site:
     settings: dict[str, Any] = field(default_factory=dict)
     port: int = field(default_factory=free_port)
     environment: dict[str, str] = field(default_factory=dict)
+    name: str = "the root"
 
     def __post_init__(self) -> None:
-        self.root = self.place / "the root"
+        self.root = self.place / self.name
         self.layout = Layout(self.root)
         beginning.init(self.root, name=None, repository=REPOSITORY, artifacts=None)  # as `updater init` does
         self.configure()
@@ -197,6 +207,9 @@ class Site:
             or "-v" in arguments
             or "log:" in done.stderr
         ), done.stderr
+        assert documented(arguments, done.returncode), (
+            f"{arguments} ends with {done.returncode}: {done.stdout}{done.stderr}"
+        )
         return Done(done.returncode, done.stdout, done.stderr)
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:

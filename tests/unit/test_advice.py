@@ -1,4 +1,4 @@
-"""Every command that a message or a page of the documentation names can be typed as it stands there."""
+"""Every command that a message names can be typed as it stands there. Of pages the same is looked at in tests/docs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
-from updater.cli.app import COMMANDS, updater
+from tests.typed import commands_in, parsed
 from updater.deployment.transaction import Request
 
 HERE = Path(__file__).resolve().parents[2]
@@ -18,21 +18,6 @@ SOURCES = sorted((HERE / "updater").rglob("*.py"))
 PAGES = [HERE / "README.md", *sorted((HERE / "docs").rglob("*.md"))]
 SCRIPTS = HERE / "scripts"
 HOLE = "VALUE"
-NAMES = {name for section in COMMANDS.values() for name in section}
-
-QUOTED = re.compile(r"`(?:sudo [^`]*?)?updater ([^`]*)`")
-BARE = re.compile(
-    r"(?<![\w`/.-])updater ((?:[a-z-]+(?![\w']))(?: (?:--?[a-z][a-z-]*|[A-Z]+/[A-Z]+|[A-Z]+\b|create\b|list\b))*)"
-)
-
-
-def commands_in(text: str) -> Iterator[str]:
-    """What stands behind ``updater`` where it is a command: all of it between backticks, else words up to the first that
-    cannot belong to it. Prose ("updater holds still") is told from a command by its first word."""
-    yield from QUOTED.findall(text)
-    for found in BARE.finditer(QUOTED.sub("", text)):
-        if found[1].split()[0] in NAMES:
-            yield found[1]
 
 
 def texts(source: Path) -> Iterator[tuple[int, str]]:
@@ -51,25 +36,6 @@ def _part(node: ast.expr) -> str:
     return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else HOLE
 
 
-def parsed(command: str) -> None:
-    """Let click read a command as if it had been typed; nothing is run. Raises click.ClickException."""
-    words = re.sub(r"[\[\]…]|\.\.\.", "", command).split()
-    group, here = updater, click.Context(updater, info_name="updater")
-    while True:
-        name = words.pop(0)
-        if name == "--root":
-            continue  # its directory is left out in texts
-        found = group.get_command(here, name)
-        if found is None:
-            raise click.UsageError(f"no such command: {name}")
-        if not isinstance(found, click.Group):
-            found.make_context(name, [re.sub(r"^(VALUE|[A-Z]+)$", "7", word) for word in words])
-            return
-        if not words:
-            return
-        group, here = found, click.Context(found, info_name=name)
-
-
 @pytest.mark.parametrize("source", SOURCES, ids=lambda it: str(it.relative_to(HERE)))
 def test_every_command_in_a_message_can_be_typed(source: Path) -> None:
     """F13: what is offered must be possible."""
@@ -80,19 +46,6 @@ def test_every_command_in_a_message_can_be_typed(source: Path) -> None:
                 parsed(command)
             except click.ClickException as failure:
                 wrong.append(f"{source.name}:{line}: updater {command}: {failure.format_message()}")
-    assert wrong == []
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda it: str(it.relative_to(HERE)))
-def test_every_command_in_the_documentation_is_there(page: Path) -> None:
-    wrong = []
-    for command in commands_in(page.read_text(encoding="utf-8")):
-        try:
-            parsed(command)
-        except click.MissingParameter:
-            pass  # a page may speak of a command without typing it
-        except click.ClickException as failure:
-            wrong.append(f"updater {command}: {failure.format_message()}")
     assert wrong == []
 
 

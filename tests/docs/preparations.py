@@ -1,0 +1,51 @@
+"""What pages are run in: `<!-- in: NAME -->` names one of these. To add one, write a function with `@preparation("name")`.
+
+Each gets a :class:`World`: a root in /srv/bot with `updater.toml`, in which nothing is deployed, and a source without releases. Release names are
+those that the pages use. :class:`tests.site.Site` tells what a site can do (publish, updater, start, layout …).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tests.docs.world import World
+
+Preparation = Callable[[World], None]
+PREPARATIONS: dict[str, Preparation] = {}
+
+
+def preparation(name: str) -> Callable[[Preparation], Preparation]:
+    def add(function: Preparation) -> Preparation:
+        assert name not in PREPARATIONS, name
+        PREPARATIONS[name] = function
+        return function
+
+    return add
+
+
+@preparation("fresh")
+def fresh(world: World) -> None:
+    """The root is configured; v1.3.2 and v1.4.0 are published; nothing is deployed."""
+    world.site.publish("v1.3.2")
+    world.site.publish("v1.4.0")
+
+
+@preparation("update-available")
+def update_available(world: World) -> None:
+    """v1.3.2 is in service, and v1.4.0 is published."""
+    world.site.deployed("v1.3.2")
+    world.site.publish("v1.4.0")
+
+
+@preparation("deployed")
+def deployed(world: World) -> None:
+    """v1.4.0 is in service, v1.3.2 was before it."""
+    world.site.deployed("v1.3.2", "v1.4.0")
+
+
+@preparation("broken-update")
+def broken_update(world: World) -> None:
+    """v1.3.2 is in service; v1.4.0, which crashes at its start, was tried and rolled back."""
+    world.site.deployed("v1.3.2")
+    world.site.publish("v1.4.0", "crash")
+    assert world.site.updater("deploy").code == 4
