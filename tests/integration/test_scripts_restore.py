@@ -121,10 +121,16 @@ def filled(site: Site) -> tuple[Site, str, dict[str, Any]]:
 
 def content(site: Site) -> dict[str, Any]:
     found = snapshot(site.layout.shared, dates=False)
-    return {path: it for path, it in found.items() if path.split("/")[0] in ("config", "data") and not path.endswith(("-wal", "-shm"))}
+    return {
+        path: it
+        for path, it in found.items()
+        if path.split("/")[0] in ("config", "data") and not path.endswith(("-wal", "-shm"))
+    }
 
 
-def test_a_backup_is_back_and_everything_since_is_kept(filled: tuple[Site, str, dict[str, Any]], tools: Path) -> None:
+def test_a_backup_is_back_and_everything_since_is_kept(
+    filled: tuple[Site, str, dict[str, Any]], tools: Path
+) -> None:
     site, made, before = filled
     listed = run(tools, RUN, "--list", "--root", str(site.root))
     assert listed.code == 0 and made in listed.out and "whole" in listed.out, listed.text
