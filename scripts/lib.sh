@@ -320,13 +320,23 @@ lock_held() {
     fail 6 'another process holds a lock on this root and has not said what for' 'Nothing was changed.' "see who it is (fuser $(quoted "$own/lock"), or lsof), end it, then run this again"
 }
 
-# end_orphan: end what keeps the lock of an updater that died: its child, and what that has started
+# end_orphan: end what keeps the lock of an updater that died: what is left of its child's session, that one dead or alive, if it
+# runs in this root: the record may be a copy of another root's
 end_orphan() {
     child=$(field "$own/run/child" pid)
     case $child in '' | 0 | 1 | *[!0-9]*) return 1 ;; esac
     [ "$(field "$own/run/child" boot)" = "$(boot)" ] || return 1
-    now=$(identity "$child") && [ "$now" = "$child:$(field "$own/run/child" start | tr ' ' '_')" ] || return 1
-    kill -9 "-$child" 2>/dev/null || kill -9 "$child" 2>/dev/null
+    if now=$(identity "$child"); then
+        [ "$now" = "$child:$(field "$own/run/child" start | tr ' ' '_')" ] || return 1
+    fi
+    for one in $(table | sed -n "s/^ *\([0-9][0-9]*\)  *[^Z ][^ ]*  *[0-9]*  *$child *\$/\1/p"); do
+        if runs_in=$(readlink "/proc/$one/cwd" 2>/dev/null); then
+            case ${runs_in% (deleted)}/ in "$root"/*) ;; *) continue ;; esac
+        elif [ -r /proc/self/stat ] || [ -z "$now" ]; then   # elsewhere than on Linux only what is surely that child is ended
+            continue
+        fi
+        kill -9 "$one" 2>/dev/null
+    done
 }
 
 # ---------------------------------------------------------------- releases
@@ -443,7 +453,7 @@ table() {   # every living process: pid, state, parent, session (elsewhere than 
 
 environment_of() {   # the environment of a process, one variable on each line
     if [ -r /proc/self/environ ]; then
-        tr '\000' '\n' <"/proc/$1/environ" 2>/dev/null
+        { tr '\000' '\n' <"/proc/$1/environ"; } 2>/dev/null   # it may be gone, and the shell would say so
     else
         ps -Eww -o command= -p "$1" 2>/dev/null | sed 's/ \([A-Z_][A-Z_]*=\)/\
 \1/g'
@@ -632,10 +642,9 @@ names_of() {
 detach() {
     if has perl; then
         perl -e 'use POSIX; $SIG{$_} = "DEFAULT" for qw(INT QUIT HUP TERM); POSIX::setsid(); exec { $ARGV[0] } @ARGV; exit 127' "$@" </dev/null >/dev/null 8>&- 9>&- &
-    elif has bash && has setsid; then
-        bash -c 'set -m; setsid "$@" &' bash "$@" </dev/null >/dev/null 8>&- 9>&-
     elif has setsid; then
-        setsid "$@" </dev/null >/dev/null 8>&- 9>&- &
+        # without a `&`: the first leads a group, so the second forks, and its parent does not wait
+        setsid setsid "$@" </dev/null >/dev/null 8>&- 9>&-
     else
         nohup "$@" </dev/null >/dev/null 8>&- 9>&- &
     fi
@@ -649,8 +658,10 @@ start_process() {
     detach /bin/sh "$launcher"
     deadline=$(($(clock) + 15))
     while [ "$(clock)" -lt "$deadline" ]; do
+        came=0
+        if [ -f "$file" ]; then came=1; fi   # asked first: it may come right after the next line
         if one=$(recorded "$file") && [ "$(field "$file" release)" = "$1" ]; then return 0; fi
-        if [ -f "$file" ]; then break; fi   # it was there, and is not any more
+        [ $came = 0 ] || break   # it was there, and is not any more
         nap
     done
     problem "$2 of $1 did not start"
