@@ -631,7 +631,7 @@ start_process() {
 evidence() {   # the last lines that a process wrote since its last start
     [ -f "$logs/$1.log" ] || return 0
     detail "last lines of shared/logs/$1.log:"
-    tail -n 12 "$logs/$1.log" | sed 's/^/    /' >&2
+    awk '/^--- started / { n = 0; next } { line[++n] = $0 } END { for (i = n > 12 ? n - 11 : 1; i <= n; i++) print "    " line[i] }' "$logs/$1.log" >&2
 }
 
 # ---------------------------------------------------------------- health
@@ -657,11 +657,29 @@ probe_tcp() {   # HOST PORT TIMEOUT
     fi
 }
 
+# command_probe WORDS: as updater asks it: in the directory and with the environment of the process $name; call it in a subshell
+command_probe() {
+    eval "set -- $(launcher_says "${release##*/}" "$name" cwd)"
+    cd -- "$release/${1:-.}" || exit 1
+    PATH=$release/.venv/bin:$PATH UPDATER_ROOT=$root UPDATER_SHARED=$root/shared UPDATER_PROCESS=$name UPDATER_RELEASE=${release##*/}
+    export PATH UPDATER_ROOT UPDATER_SHARED UPDATER_PROCESS UPDATER_RELEASE
+    while IFS= read -r variable; do
+        [ -n "$variable" ] || continue
+        eval "set -- $variable"
+        export "$1=$2"
+    done <<VARIABLES
+$(launcher_says "${release##*/}" "$name" env)
+VARIABLES
+    eval "set -- $words"
+    shift 2
+    if command -v timeout >/dev/null 2>&1; then exec timeout "$seconds" "$@"; else exec "$@"; fi
+}
+
 # A probe is one line of a launcher, "# probe: TYPE TIMEOUT WORDS", quoted for the shell.
 # probe RELEASE LINE: 0 passes, 1 fails ($why says how), 2 cannot be asked from here
 probe() {
-    release=$root/releases/$1
-    eval "set -- $2" || return 2
+    release=$root/releases/$1 words=$2
+    eval "set -- $words" || return 2
     type=$1 seconds=${2%%.*}
     [ "${seconds:-0}" -ge 1 ] || seconds=1
     shift 2
@@ -669,11 +687,11 @@ probe() {
         alive) return 0 ;;
         http)
             status=$(probe_http "$1" "$seconds")
-            case $?,$status in
-                2,*) return 2 ;;
-                0,"${2:-200}") return 0 ;;
-                0,2??) [ -z "${2-}" ] && return 0 ;;
-            esac
+            [ $? -ne 2 ] || return 2
+            # "2xx" stands for every status that begins so
+            # shellcheck disable=SC2254
+            case $status in $(printf '%s' "${2:-2xx}" | tr x '?')) return 0 ;; esac
+            [ "$status" != 000 ] || status=
             why="$1 answers ${status:-nothing}"
             return 1
             ;;
@@ -692,7 +710,7 @@ probe() {
             return 1
             ;;
         command)
-            if (cd -- "$release" && "$@" </dev/null >/dev/null 2>&1 8>&- 9>&-); then return 0; fi
+            if (command_probe "$@") </dev/null >/dev/null 2>&1 8>&- 9>&-; then return 0; fi
             why="$* fails"
             return 1
             ;;

@@ -66,6 +66,11 @@ class Layout(NamedTuple):
         return self.root / "scripts"
 
     @property
+    def script_sums(self) -> Path:
+        """What updater wrote to ``scripts/``."""
+        return self.own / "scripts.sums"
+
+    @property
     def own(self) -> Path:
         """The updater's own directory, ``.updater``."""
         return self.root / ".updater"

@@ -27,7 +27,7 @@ from updater.deployment.transaction import Request
 def init(
     face: Face, directory: Path, repository: str | None, artifacts: Path | None, name: str | None
 ) -> None:
-    """Make DIRECTORY a root: layout and a commented updater.toml. What is there is kept."""
+    """Make DIRECTORY a root: layout, a commented updater.toml and the emergency scripts. What is there is kept."""
     from updater.operations import beginning
 
     found = beginning.init(directory, name=name, repository=repository, artifacts=artifacts)
@@ -35,9 +35,13 @@ def init(
     def text() -> None:
         for made in found["made"]:
             face.say(f"  made {made}")
+        for refreshed in found["refreshed"]:
+            face.say(f"  refreshed {refreshed}")
+        for line in found["warnings"]:
+            face.warn(line)
+        new = found["made"] or found["refreshed"]
         face.say(
-            output.good(f"{found['root']} is a root")
-            + ("" if found["made"] else "; everything was there already")
+            output.good(f"{found['root']} is a root") + ("" if new else "; everything was there already")
         )
         face.say(f"Next: describe the processes in {found['root']}/updater.toml, then: updater preflight")
 

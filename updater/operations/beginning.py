@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from updater import configfile, durable, records, template
+from updater import configfile, durable, emergency, records, template
 from updater.deployment.phases import housekeeping
 from updater.errors import ConfigError, UsageError
 from updater.layout import Layout
@@ -21,7 +21,7 @@ Json = dict[str, Any]
 def init(directory: Path, *, name: str | None, repository: str | None, artifacts: Path | None) -> Json:
     """Make a root, or make an existing one whole. A file that is there is never overwritten.
 
-    Returns ``root`` and what was ``made``.
+    The emergency scripts are brought to those of this updater. Returns ``root``, what was ``made`` and ``refreshed``, and ``warnings``.
 
     Raises:
         UsageError: neither or both of ``repository`` and ``artifacts`` for a new root, one that cannot be, or something
@@ -46,8 +46,12 @@ def init(directory: Path, *, name: str | None, repository: str | None, artifacts
         made.append("updater.toml")
     if not os.path.lexists(layout.history):
         durable.write(layout.history, records.format_history([]))
+    scripts = emergency.install(layout)
     housekeeping.put_ballast(layout)
-    return {"root": str(layout.root), "made": made}
+    return {
+        "root": str(layout.root), "made": made + scripts.made,
+        "refreshed": scripts.refreshed, "warnings": scripts.warnings,
+    }  # fmt: skip
 
 
 def _refuse_what_is_in_the_way(layout: Layout, places: Sequence[Path]) -> None:

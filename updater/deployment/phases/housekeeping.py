@@ -8,7 +8,7 @@ import os
 import shutil
 from collections.abc import Collection, Mapping
 
-from updater import durable
+from updater import durable, emergency
 from updater.deployment.transaction import Transaction
 from updater.errors import UpdaterError
 from updater.layout import Layout
@@ -87,6 +87,12 @@ def prune(tx: Transaction) -> None:
             tx.say(f"pruned {version}")
         except (UpdaterError, OSError) as failure:
             tx.warn(f"{version} was not pruned: {failure}")
+
+
+def refresh_scripts(tx: Transaction) -> None:
+    """The emergency scripts as they come with this updater."""
+    for line in emergency.install(tx.layout).warnings:
+        tx.warn(line)
 
 
 def restore_ballast(layout: Layout) -> None:

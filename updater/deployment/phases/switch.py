@@ -267,6 +267,7 @@ def settle(tx: Transaction) -> None:
         _end_trial,
         guard.resume,
         configure.bind,
+        housekeeping.refresh_scripts,
         housekeeping.prune,
         guard.prune,
     ):
