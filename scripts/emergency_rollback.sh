@@ -18,7 +18,7 @@ A deployment that was interrupted is undone first. Your data stay as they are.
   --restore-data   put back the data of the backup that holds VERSION's own (the present ones are kept)
   --keep-config    leave the settings as they are, although VERSION last ran with others
   --no-start       swap only; start nothing
-  --force          go on although files of VERSION have been changed
+  --force          go on although files of VERSION have been changed, or data cannot be moved back
   --dry-run        show what would be done, and change nothing
   --yes            ask nothing
   --root DIR       the root; else the one that this script lies in
@@ -128,7 +128,11 @@ printf 'id=%s\nfrom=%s\nto=%s\nat=%s\n' "$id" "$from" "$to" "$began" | write "$o
 
 if [ -n "$interrupted" ]; then
     leaving=$from
-    end_interrupted emergency_rollback.sh 0 || warn 'the interrupted deployment could not be undone whole; the way back goes on'
+    give_up=$force
+    if ! end_interrupted emergency_rollback.sh 0; then
+        [ "$data_trouble" = 0 ] || fail 5 'the data of the interrupted deployment are still on the move' "current is $(in_service || printf nothing); the application is stopped; both states of the data are there." "updater recover; or leave them where they are and go on: $(command_line emergency_rollback.sh "$to" --force)"
+        warn 'the interrupted deployment could not be undone whole; the way back goes on'
+    fi
     from=$(in_service) || from=$leaving
 fi
 

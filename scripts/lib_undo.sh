@@ -156,9 +156,10 @@ point() {   # point NAME VERSION: .updater/good or .updater/previous names a rel
 }
 
 # end_interrupted SCRIPT RESTART: every deployment whose owner is dead is finished or undone. Call it under the lock. With RESTART 1
-# what ran before runs again. $ended names them afterwards; fails if one could not be undone whole.
+# what ran before runs again. $ended names them afterwards; fails if one could not be undone whole ($data_trouble: its data). With
+# $give_up 1 data that cannot be moved back stay where they are.
 end_interrupted() {
-    ended='' trouble=0
+    ended='' trouble=0 data_trouble=0
     for journal in $(open_journals | tr ' ' '\001'); do
         journal=$(printf '%s' "$journal" | tr '\001' ' ')
         journal_load "$journal"
@@ -222,7 +223,15 @@ undo_one() {
             say '  nothing was in service before, and nothing is now'
         fi
     fi
-    data_undo || { trouble=1; problem "the data could not be moved back by this script; both states are still there (shared/.updater-$j_id)"; }
+    if ! data_undo; then
+        problem "the data could not be moved back by this script; both states are still there (shared/.updater-$j_id)"
+        if [ "${give_up:-0}" = 1 ]; then
+            # both stay where they are, as updater does it when it gives up; nothing moves them under a running application
+            mv -f "$own/swap.json" "$own/swap-$j_id.kept.json" && flush
+        else
+            trouble=1 data_trouble=1
+        fi
+    fi
     settings_undo "$j_id"
     if journal_has intent load || { journal_has intent migrate && grep -q '^[[:space:]]*\[backup\.dumps\.' "$root/updater.toml" 2>/dev/null; }; then
         backup=$(backup_of_journal)
