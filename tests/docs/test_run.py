@@ -31,3 +31,5 @@ def test_the_blocks_of_a_page_can_be_run(blocks: Blocks, tmp_path: Path) -> None
             output = "".join(it.output for it in ran)
             for text in block.notes.get("shows", ()):
                 assert text in output, f"{block.where}: does not show {text!r}:\n{told}"
+            for version in block.notes.get("runs", ()):
+                made.runs(version)
