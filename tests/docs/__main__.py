@@ -15,7 +15,8 @@ from tests.docs.world import Ran, console, shows, world
 
 
 def main(path: Path, *, write: bool) -> None:
-    text = path.read_text(encoding="utf-8")
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    anew: dict[int, tuple[int, str]] = {}
     for blocks in read(path).worlds():
         with tempfile.TemporaryDirectory() as place, world(Path(place).resolve()) as made:
             PREPARATIONS[blocks.preparation](made)
@@ -24,9 +25,13 @@ def main(path: Path, *, write: bool) -> None:
                 print(f"--- {block.where}")
                 print("\n".join(f"$ {it.typed}\n{it.output}[exit code {it.code}]" for it in ran), flush=True)
                 if write and block.language == "console":
-                    text = text.replace(block.text, _as_it_was(block, ran))
+                    anew[block.line] = (len(block.text.splitlines()), _as_it_was(block, ran))
+    for line, (many, text) in sorted(
+        anew.items(), reverse=True
+    ):  # from the end: the lines before stay where they are
+        lines[line : line + many] = [text]
     if write:
-        path.write_text(text, encoding="utf-8")
+        path.write_text("".join(lines), encoding="utf-8")
 
 
 def _as_it_was(block: Block, ran: list[Ran]) -> str:

@@ -14,6 +14,8 @@ from tests import reference_pages
 from updater import errors
 from updater.cli.app import COMMANDS, EXITS, exit_codes, updater
 from updater.configkeys import ABOUT, DUMP, PROBE, PROCESS, SECTIONS
+from updater.deployment import phases
+from updater.deployment.transaction import Request
 from updater.layout import Layout
 from updater.web import openapi
 from updater.web.api import ENDPOINTS
@@ -104,3 +106,15 @@ def test_the_document_refers_to_nothing_that_is_not_in_it() -> None:
 
     names = {it.rpartition("/")[2] for it in references(found)}
     assert names - found["components"]["schemas"].keys() == set()
+
+
+def test_the_diagram_of_the_design_has_the_phases_in_their_order() -> None:
+    text = (
+        (reference_pages.DOCS / "design.md")
+        .read_text(encoding="utf-8")
+        .partition("```text\n")[2]
+        .partition("```")[0]
+    )
+    shown = [line[14:].split()[0] for line in text.splitlines()]
+    backwards = {"choose", "stage", "restore", "load"}  # of a way back that restores data
+    assert shown[:-1] == [it.name for it in phases.of(Request("deploy")) if it.name not in backwards]
