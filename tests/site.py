@@ -14,7 +14,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,6 +23,7 @@ from typing import Any
 import psutil
 
 from examples.release_server import Release, ReleaseServer
+from updater.cli.app import EXITS, exit_codes
 from updater.layout import Layout
 
 UPDATER = Path(sys.executable).with_name("updater")
@@ -112,6 +113,14 @@ def tree(version: str, behaviour: str = "good", **more: str) -> dict[str, tuple[
     return {name: (content.encode(), "100644") for name, content in files.items()}
 
 
+def documented(arguments: Sequence[str], code: int) -> bool:
+    """Whether a command may end with this exit code, by its own --help. Killed it may be at any time."""
+    words = [word for word in arguments if not word.startswith("-")]
+    names = [" ".join(words[at : at + many]) for at in range(len(words)) for many in (2, 1)]
+    command = next((name for name in names if name in EXITS), None)
+    return code < 0 or command is None or code in exit_codes(command)
+
+
 @dataclass
 class Done:
     """How a command ended."""
@@ -198,6 +207,9 @@ class Site:
             or "-v" in arguments
             or "log:" in done.stderr
         ), done.stderr
+        assert documented(arguments, done.returncode), (
+            f"{arguments} ends with {done.returncode}: {done.stdout}{done.stderr}"
+        )
         return Done(done.returncode, done.stdout, done.stderr)
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:

@@ -10,7 +10,9 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 REPOSITORY = re.compile(r"[A-Za-z0-9_.-]*[A-Za-z0-9_-]/(?!\.{1,2}$)[A-Za-z0-9_.-]+")
@@ -32,11 +34,26 @@ class Wrong(Exception):
 
 
 @dataclass(frozen=True)
+class Kind(Generic[T]):
+    """What a value must be, in words, and what reads it; that raises Wrong."""
+
+    words: str
+    read: Callable[[Any], T]
+
+    def __call__(self, value: Any) -> T:
+        return self.read(value)
+
+
+def _kind(words: str) -> Callable[[Callable[[Any], T]], Kind[T]]:
+    return lambda read: Kind(words, read)
+
+
+@dataclass(frozen=True)
 class Key:
     """One key: its name, how its value is read, its default as TOML text (None: it has none), what it is for."""
 
     name: str
-    read: Callable[[Any], Any]
+    read: Kind[Any]
     default: str | None
     doc: str
     example: str | None = None
@@ -49,6 +66,7 @@ def suggest(word: object, known: tuple[str, ...] | list[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
+@_kind("a text")
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         raise Wrong('must be a text such as "…"')
@@ -57,16 +75,16 @@ def _text(value: Any) -> str:
     return value
 
 
-def _matching(pattern: re.Pattern[str], what: str) -> Callable[[Any], str]:
+def _matching(pattern: re.Pattern[str], what: str) -> Kind[str]:
     def read(value: Any) -> str:
         if not pattern.fullmatch(text := _text(value)):
             raise Wrong(f"must be {what}, not {text!r}")
         return text
 
-    return read
+    return Kind(what, read)
 
 
-def _one_of(*choices: str) -> Callable[[Any], str]:
+def _one_of(*choices: str) -> Kind[str]:
     def read(value: Any) -> str:
         if value not in choices:
             raise Wrong(
@@ -74,10 +92,10 @@ def _one_of(*choices: str) -> Callable[[Any], str]:
             )
         return str(value)
 
-    return read
+    return Kind("one of " + ", ".join(f'"{it}"' for it in choices), read)
 
 
-def _number(low: float, high: float, *, whole: bool = False) -> Callable[[Any], Any]:
+def _number(low: float, high: float, *, whole: bool = False) -> Kind[Any]:
     def read(value: Any) -> Any:
         kinds = (int,) if whole else (int, float)
         if isinstance(value, bool) or not isinstance(value, kinds):
@@ -86,15 +104,25 @@ def _number(low: float, high: float, *, whole: bool = False) -> Callable[[Any], 
             raise Wrong(f"must be between {low:g} and {high:g}, not {value!r}")
         return value if whole else float(value)
 
-    return read
+    return Kind(f"a {'whole ' if whole else ''}number{_between(low, high)}", read)
 
 
+def _between(low: float, high: float) -> str:
+    return f", {low:g} or more" if high >= 2**50 else f" from {_plain(low)} to {_plain(high)}"
+
+
+def _plain(number: float) -> str:
+    return str(int(number)) if number == int(number) else f"{number:g}"
+
+
+@_kind("true or false")
 def _yes_no(value: Any) -> bool:
     if not isinstance(value, bool):
         raise Wrong(f"must be true or false, not {value!r}")
     return value
 
 
+@_kind("a list of words")
 def _words(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not value or not all(isinstance(word, str) and word for word in value):
         raise Wrong('must be a list of words such as ["python", "-m", "bot"]')
@@ -103,6 +131,7 @@ def _words(value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
+@_kind("a table of texts")
 def _environment(value: Any) -> dict[str, str]:
     if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
         raise Wrong('must be a table of texts such as { MODE = "paper" }')
@@ -117,6 +146,7 @@ def _environment(value: Any) -> dict[str, str]:
     return dict(value)
 
 
+@_kind("a relative path")
 def relative(value: Any) -> str:
     path = PurePosixPath(_text(value))
     if path.is_absolute() or ".." in path.parts or not path.parts:
@@ -124,21 +154,28 @@ def relative(value: Any) -> str:
     return str(path)
 
 
+@_kind("a relative path")
+def _inside(value: Any) -> str:
+    return "." if value == "." else relative(value)
+
+
+@_kind("a table of path and busy_if")
 def _query(value: Any) -> dict[str, str]:
     if not isinstance(value, dict) or value.keys() != {"path", "busy_if"}:
         raise Wrong('must be { path = "…", busy_if = "SELECT …" }')
     return {"database": relative(value["path"]), "busy_if": _text(value["busy_if"])}
 
 
-def _several(read: Callable[[Any], str], example: str) -> Callable[[Any], tuple[str, ...]]:
+def _several(read: Kind[str], example: str) -> Kind[tuple[str, ...]]:
     def read_all(value: Any) -> tuple[str, ...]:
         if not isinstance(value, list):
             raise Wrong(f"must be a list such as {example}")
         return tuple(map(read, value))
 
-    return read_all
+    return Kind(f"a list, each {read.words}", read_all)
 
 
+@_kind("a list of addresses")
 def _targets(value: Any) -> tuple[str, ...]:
     """Addresses of message services. They hold passwords, so no error repeats one."""
     if not isinstance(value, list) or not all(isinstance(it, str) and TARGET.fullmatch(it) for it in value):
@@ -148,7 +185,7 @@ def _targets(value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _never_or(low: float, high: float) -> Callable[[Any], Any]:
+def _never_or(low: float, high: float) -> Kind[Any]:
     number = _number(0, high)
 
     def read(value: Any) -> Any:
@@ -156,9 +193,10 @@ def _never_or(low: float, high: float) -> Callable[[Any], Any]:
             raise Wrong(f"must be 0 or between {low:g} and {high:g}, not {value!r}")
         return number(value)
 
-    return read
+    return Kind(f"0, or a number{_between(low, high)}", read)
 
 
+@_kind("two times of a day")
 def _window(value: Any) -> tuple[int, int]:
     """``HH:MM-HH:MM`` as minutes since midnight; the second may be 24:00, or earlier than the first."""
     found = re.fullmatch(r"(\d\d):([0-5]\d)\s*-\s*(\d\d):([0-5]\d)", _text(value))
@@ -170,6 +208,26 @@ def _window(value: Any) -> tuple[int, int]:
         raise Wrong(f'must be two different times of a day such as "02:00-04:00", not {value!r}')
     return begin, end
 
+
+ABOUT: dict[str, str] = {
+    "app": "The application.",
+    "source": "Where its releases come from.",
+    "releases": "The installed releases.",
+    "config": "The application's settings, from release to release.",
+    "environment": "The virtualenv that each release gets.",
+    "shared": "What outlives a release. Path inside a release = path under shared/; a symlink takes the place of the first.",
+    "processes": "The processes of the application, one table each. Without any, updater only switches releases.",
+    "probes": "How updater sees that the process is healthy; as many as wanted, `alive` always among them.",
+    "backup": "Copies of shared/: before each deployment, and by `updater backup create`.",
+    "dumps": "Databases other than SQLite, one table each, by commands that dump them and put them back.",
+    "gate": "May the application be interrupted now? Asked before the backup and once more right before the stop; several are all asked.",
+    "migrate": "How a new release brings the databases to its schema.",
+    "health": "When a release is healthy, and when it counts as good.",
+    "server": "The API and the dashboard: `updater serve`.",
+    "notify": "Who is told of what happens.",
+    "schedule": "What `updater serve` does by itself.",
+}
+"""What each table is for."""
 
 _signal = _one_of("TERM", "INT", "QUIT", "HUP")
 
@@ -261,7 +319,7 @@ PROCESS: tuple[Key, ...] = (
     Key(
         "env", _environment, "{}", "Environment variables; names that begin with UPDATER_ are updater's own."
     ),
-    Key("cwd", relative, '"."', "Where it runs, relative to the release."),
+    Key("cwd", _inside, '"."', "Where it runs, relative to the release."),
     Key("stop_timeout", _number(0, 86400), "20.0", "Seconds between the polite signal and the firm one."),
     Key("stop_signal", _signal, '"TERM"', "The polite signal: TERM, INT, QUIT or HUP."),
 )

@@ -7,7 +7,78 @@ next (``advice``). ``code`` is stable and for machines; the exit code follows fr
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
+
+
+class ExitCode(NamedTuple):
+    """What an exit code means, what state things are in then, and what to do."""
+
+    meaning: str
+    state: str
+    advice: str
+
+
+EXIT_CODES: dict[int, ExitCode] = {
+    0: ExitCode("done, or nothing to do", "As asked.", "Nothing."),
+    1: ExitCode(
+        "an unforeseen error",
+        "What was being changed is put back, by the command itself or by the next one that changes something.",
+        "Run the command again with -v. If it is the same: `updater report`, and tell the maintainers.",
+    ),
+    2: ExitCode(
+        "wrong usage or configuration",
+        "Nothing was changed.",
+        "Correct what the message names: the command, the line of updater.toml, the root.",
+    ),
+    3: ExitCode(
+        "a preflight check failed, nothing changed",
+        "Nothing was changed; what ran runs.",
+        "Each failed check names its remedy; `updater preflight` shows them all. Of a hold: `updater release-hold`.",
+    ),
+    4: ExitCode(
+        "the deployment failed and was rolled back",
+        "The release before it is in service again, with its data and settings. "
+        "Of `health`, `start` and `restart`: what runs was left running.",
+        "Read the evidence in the message, or later in `updater history latest`, and `updater logs errors`. "
+        "Correct the release, and publish another one.",
+    ),
+    5: ExitCode(
+        "it failed and so did the way back",
+        "`current` is back on the release before, unless the message says otherwise; its processes may not run. "
+        "Data are kept: the message names where.",
+        "Do what the message says. The next command that changes something tries the way back again, three times in all; "
+        "`updater recover` does only that.",
+    ),
+    6: ExitCode(
+        "another operation holds the lock",
+        "Nothing was changed; the other operation goes on.",
+        "Wait, or watch it: `updater progress --follow`. `updater cancel` stops a deployment, `updater unlock` ends what does not get on.",
+    ),
+    7: ExitCode(
+        "verification failed",
+        "What was received was thrown away, or what is installed is not put into service; what ran runs.",
+        "The message names the files. Of an installed release: `updater fetch --rebuild VERSION`, or put back what was edited. "
+        "Of an artifact: ask its publisher.",
+    ),
+    8: ExitCode(
+        "the source cannot be reached or has no such release",
+        "Nothing was changed; what was downloaded is taken up again by the next try. "
+        "Of `notify-test`: an address has not taken the message.",
+        "`updater preflight` tells names, connection, certificate and token apart. "
+        "`updater activate VERSION` and `updater rollback` need no source.",
+    ),
+    9: ExitCode(
+        "the application is busy",
+        "Nothing was stopped; what ran runs.",
+        'Try again later, or let updater wait: `on_busy = "wait"` in `[gate]`. `--force` interrupts it.',
+    ),
+    130: ExitCode(
+        "cancelled",
+        "Everything is as it was before.",
+        "Nothing; run the command again when it suits.",
+    ),
+}
+"""The documented exit codes (design page, section 6)."""
 
 
 class UpdaterError(Exception):

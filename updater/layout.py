@@ -174,6 +174,26 @@ class Layout(NamedTuple):
         return self.own / "swapped.json"
 
     @property
+    def identity(self) -> Path:
+        """What tells this root from others in its backups."""
+        return self.own / "id"
+
+    @property
+    def forced(self) -> Path:
+        """The last forced stop."""
+        return self.own / "force-stop"
+
+    @property
+    def worker_log(self) -> Path:
+        """What a deployment's process has said that was not foreseen."""
+        return self.own / "worker.log"
+
+    @property
+    def room(self) -> Path:
+        """Written, and removed at once, to see whether the disk is full."""
+        return self.own / "room"
+
+    @property
     def token(self) -> Path:
         """The API's token, for its owner only."""
         return self.own / "token"

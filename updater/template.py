@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import textwrap
 
-from updater.configkeys import DUMP, PROBE, PROCESS, SECTIONS, Key
+from updater.configkeys import ABOUT, DUMP, PROBE, PROCESS, SECTIONS, Key
 from updater.durable import encodable
 
 
@@ -21,7 +21,10 @@ def render(*, name: str, repository: str | None = None, directory: str | None = 
         "# `updater preflight` checks it."
     ]
     for section, keys in SECTIONS.items():
-        parts.append(f"[{section}]\n" + "\n".join(_key(key, given.get((section, key.name))) for key in keys))
+        parts.append(
+            f"[{section}]\n{_comment(ABOUT[section])}\n"
+            + "\n".join(_key(key, given.get((section, key.name))) for key in keys)
+        )
         if section == "releases":
             parts.append(_SHARED)
         if section == "environment":
@@ -37,16 +40,16 @@ def _quoted(text: str) -> str:
 
 
 def _key(key: Key, value: str | None) -> str:
-    comment = "\n".join(textwrap.wrap(key.doc, 100, initial_indent="# ", subsequent_indent="# "))
     line = f"{key.name} = {value}" if value is not None else f"# {key.name} = {key.default or key.example}"
-    return f"{comment}\n{line}"
+    return f"{_comment(key.doc)}\n{line}"
 
 
-_SHARED = """[shared]
-# What outlives a release. Path inside a release = path under shared/; a symlink takes the place of the first.
-# "config/settings.toml" = "config/settings.toml"
-# "data" = "data"
-# "logs" = "logs\""""
+def _comment(text: str) -> str:
+    return "\n".join(textwrap.wrap(text, 100, initial_indent="# ", subsequent_indent="# "))
+
+
+EXAMPLES_SHARED = ('"config/settings.toml" = "config/settings.toml"', '"data" = "data"', '"logs" = "logs"')
+_SHARED = "\n".join(["[shared]", _comment(ABOUT["shared"]), *(f"# {line}" for line in EXAMPLES_SHARED)])
 
 
 def _commented(keys: tuple[Key, ...]) -> str:
@@ -56,15 +59,10 @@ def _commented(keys: tuple[Key, ...]) -> str:
 
 def _processes() -> str:
     return (
-        "# The processes of the application, one table each. Without any, updater only switches releases.\n"
-        "# [processes.bot]\n" + _commented(PROCESS) + "\n#\n"
-        "# How updater sees that the process is healthy; as many as wanted, `alive` always among them.\n"
-        "# [[processes.bot.probes]]\n" + _commented(PROBE)
+        f"{_comment(ABOUT['processes'])}\n# [processes.bot]\n{_commented(PROCESS)}\n#\n"
+        f"{_comment(ABOUT['probes'])}\n# [[processes.bot.probes]]\n" + _commented(PROBE)
     )
 
 
 def _dumps() -> str:
-    return (
-        "# Databases other than SQLite, one table each, by commands that dump them and put them back.\n"
-        "# [backup.dumps.postgres]\n" + _commented(DUMP)
-    )
+    return f"{_comment(ABOUT['dumps'])}\n# [backup.dumps.postgres]\n" + _commented(DUMP)

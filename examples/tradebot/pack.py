@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import hashlib
 import io
 import re
 import sys
@@ -73,6 +74,14 @@ def pack(out: Path) -> None:
         (out / f"tradebot-{version}.tar.gz").write_bytes(tarball(version))
         (out / f"tradebot-{version}.md").write_text(notes(version), encoding="utf-8")
         print(out / f"tradebot-{version}.tar.gz")
+    (out / "SHA256SUMS").write_text(sums(out), encoding="utf-8")
+
+
+def sums(out: Path) -> str:
+    """What `sha256sum *.tar.gz` prints; whoever deploys from the folder compares with it."""
+    return "".join(
+        f"{hashlib.sha256(it.read_bytes()).hexdigest()}  {it.name}\n" for it in sorted(out.glob("*.tar.gz"))
+    )
 
 
 def stale(out: Path) -> list[str]:
@@ -86,6 +95,8 @@ def stale(out: Path) -> list[str]:
         inside = {f"tradebot-{version}/{name}": content for name, content in tree(version).items()}
         expected[archive.name] = archive.is_file() and _unpacked(archive.read_bytes()) == inside
         expected[text.name] = text.is_file() and text.read_bytes() == notes(version).encode()
+    beside = out / "SHA256SUMS"
+    expected[beside.name] = beside.is_file() and beside.read_text(encoding="utf-8") == sums(out)
     strangers = {path.name for path in out.glob("tradebot-*")} - expected.keys()
     return sorted({name for name, fits in expected.items() if not fits} | strangers)
 

@@ -16,7 +16,7 @@ from tests.docs.world import Ran, console, shows, world
 
 def main(path: Path, *, write: bool) -> None:
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    really: dict[int, tuple[int, str]] = {}  # line of a block's first command: how many lines, and what it is to hold
+    anew: dict[int, tuple[int, str]] = {}
     for blocks in read(path).worlds():
         with tempfile.TemporaryDirectory() as place, world(Path(place).resolve()) as made:
             PREPARATIONS[blocks.preparation](made)
@@ -25,10 +25,11 @@ def main(path: Path, *, write: bool) -> None:
                 print(f"--- {block.where}")
                 print("\n".join(f"$ {it.typed}\n{it.output}[exit code {it.code}]" for it in ran), flush=True)
                 if write and block.language == "console":
-                    really[block.line] = len(block.text.splitlines()), _as_it_was(block, ran)
-    for line in sorted(really, reverse=True):
-        count, text = really[line]
-        lines[line : line + count] = [text]
+                    anew[block.line] = (len(block.text.splitlines()), _as_it_was(block, ran))
+    for line, (many, text) in sorted(
+        anew.items(), reverse=True
+    ):  # from the end: the lines before stay where they are
+        lines[line : line + many] = [text]
     if write:
         path.write_text("".join(lines), encoding="utf-8")
 

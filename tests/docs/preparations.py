@@ -6,8 +6,11 @@ those that the pages use. :class:`tests.site.Site` tells what a site can do (pub
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 
+from tests.docs.pages import HERE
 from tests.docs.world import World
 
 Preparation = Callable[[World], None]
@@ -28,6 +31,19 @@ def fresh(world: World) -> None:
     """The root is configured; v1.3.2 and v1.4.0 are published; nothing is deployed."""
     world.site.publish("v1.3.2")
     world.site.publish("v1.4.0")
+
+
+@preparation("clone")
+def clone(world: World) -> None:
+    """A clone of this repository in which `./setup` was run; the reader stands in it, and there is no root in ~ yet."""
+    world.here = HERE
+    world.says |= {
+        "/home/you/": f"{world.place}/",
+        "watch = 10": "watch = 0.5",
+        "interval = 0.5": "interval = 0.1",
+    }
+    cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    world.environment |= {"HOME": str(world.place), "XDG_CACHE_HOME": cache}
 
 
 @preparation("update-available")

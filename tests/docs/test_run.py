@@ -10,6 +10,7 @@ from tests.docs.pages import World as Blocks
 from tests.docs.pages import pages, read
 from tests.docs.preparations import PREPARATIONS
 from tests.docs.world import console, shows, world
+from tests.reference_pages import own_names
 
 
 @pytest.mark.parametrize(
@@ -33,3 +34,5 @@ def test_the_blocks_of_a_page_can_be_run(blocks: Blocks, tmp_path: Path) -> None
                 assert text in output, f"{block.where}: does not show {text!r}:\n{told}"
             for version in block.notes.get("runs", ()):
                 made.runs(version)
+        own = {it.name for it in made.site.layout.own.iterdir() if not it.name.startswith(".tmp-")}
+        assert own <= own_names(), "docs/format.md has a table of these names"

@@ -122,7 +122,7 @@ class World:
 
     def page_words(self, text: str) -> str:
         back = {value: key for key, value in self.says.items()}
-        return _replaced(text, {**back, f"{self.place}/": "/", str(HERE): "~/updater"})
+        return _replaced(text, {f"{self.place}/": "/", str(HERE): "/home/you/updater", **back})
 
     def runs(self, version: str) -> None:
         """The release is in service by every fact there is."""

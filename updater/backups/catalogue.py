@@ -135,7 +135,7 @@ def chosen_parts(backup: Backup, wanted: Collection[str], possible: Collection[s
 
 def identity(layout: Layout) -> str:
     """What tells this root from every other, wherever it is moved to; made at its first backup. Call it under the lock."""
-    place = layout.own / "id"
+    place = layout.identity
     with contextlib.suppress(OSError, UnicodeDecodeError):
         if re.fullmatch(r"[0-9a-f]{32}", found := durable.read(place, 64).decode("ascii").strip()):
             return found

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from updater.cli.output import Face
-from updater.errors import Cancelled, UpdaterError
+from updater.errors import EXIT_CODES, Cancelled, UpdaterError
 
 COMMANDS: dict[str, dict[str, str]] = {
     "Begin": {
@@ -77,6 +77,40 @@ MODULES = {
     "start": "run", "stop": "run", "restart": "run", "force-stop": "run", "health": "run",
 }  # fmt: skip
 
+ALWAYS = (0, 1, 2, 130)
+"""Exit codes that every command can end with."""
+
+EXITS = {
+    "init": (4,), "check": (4, 8), "preflight": (3,), "notify-test": (3, 8),
+    "deploy": (3, 4, 5, 6, 7, 8, 9), "fetch": (3, 4, 5, 6, 7, 8), "activate": (3, 4, 5, 6, 7, 9), "rollback": (3, 4, 5, 6, 7, 9),
+    "cancel": (3, 4, 5, 6, 7, 8, 9), "recover": (3, 4, 5, 6), "unlock": (3, 4, 5, 6),
+    "status": (), "releases": (), "history": (), "progress": (), "logs": (3,), "diff": (7,), "health": (4,), "report": (4,),
+    "verify": (7,), "pin": (3, 4, 5, 6, 7), "unpin": (3, 4, 5, 6, 7), "mark-bad": (3, 4, 5, 6), "prune": (3, 4, 5, 6),
+    "hold": (4,), "release-hold": (4,),
+    "backup create": (3, 4, 5, 6), "backup list": (), "backup verify": (7,), "backup restore": (3, 4, 5, 6, 7, 9),
+    "backup prune": (3, 4, 5, 6),
+    "start": (3, 4, 5, 6), "stop": (3, 4, 5, 6), "restart": (3, 4, 5, 6), "force-stop": (3, 4),
+    "serve": (3, 4),
+}  # fmt: skip
+"""Those that a command can end with besides; tests hold every run against it."""
+
+
+_DEPLOYMENTS = ("deploy", "fetch", "activate", "rollback", "cancel", "backup restore")
+_MEANS = {
+    ("health", 4): "a required probe fails",
+    ("backup create", 4): "the backup could not be made; nothing is left of it",
+    ("notify-test", 8): "an address has not taken the message",
+}
+
+
+def exit_codes(command: str) -> dict[int, str]:
+    """The exit codes that a command (``backup list``) can end with, and what they mean there."""
+    meanings = {code: EXIT_CODES[code].meaning for code in sorted({*ALWAYS, *EXITS[command]})}
+    if 4 in meanings and command not in _DEPLOYMENTS:
+        processes = command in COMMANDS["Processes"]
+        meanings[4] = "a process, a probe or the disk failed" if processes else "the disk failed"
+    return meanings | {code: text for (name, code), text in _MEANS.items() if name == command}
+
 
 class Commands(click.Group):
     """A group that imports a command's module only when that command is asked for."""
@@ -90,6 +124,8 @@ class Commands(click.Group):
         module = importlib.import_module(f"updater.cli.{MODULES[cmd_name]}")
         command = getattr(module, cmd_name.replace("-", "_"))
         assert isinstance(command, click.Command)
+        for name, one in command.commands.items() if isinstance(command, click.Group) else [("", command)]:
+            one.epilog = _exits(f"{cmd_name} {name}".rstrip())
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
@@ -106,6 +142,11 @@ class Commands(click.Group):
         for title, commands in COMMANDS.items():
             with formatter.section(title):
                 formatter.write_dl(list(commands.items()))
+
+
+def _exits(command: str) -> str:
+    lines = [f"{code:>3}  {meaning}" for code, meaning in exit_codes(command).items()]
+    return "\b\nExit codes:\n" + "\n".join(lines)
 
 
 def _version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:

@@ -122,14 +122,9 @@ class Deployment:
         os.close(self._answers.fd)
 
 
-def worker_log(layout: Layout) -> Path:
-    """Where the worker's own unforeseen output goes."""
-    return layout.own / "worker.log"
-
-
 def _last_words(layout: Layout) -> list[str]:
     with contextlib.suppress(OSError):
-        return worker_log(layout).read_text(encoding="utf-8", errors="replace").splitlines()[-20:]
+        return layout.worker_log.read_text(encoding="utf-8", errors="replace").splitlines()[-20:]
     return []
 
 
@@ -144,7 +139,7 @@ def launch(layout: Layout, request: Request) -> Deployment:
     reader, writer = os.pipe()
     try:
         layout.own.mkdir(exist_ok=True)
-        with worker_log(layout).open("wb") as log:
+        with layout.worker_log.open("wb") as log:
             child = subprocess.Popen(
                 [
                     *apart.prefix(), sys.executable, "-P", "-m", "updater.deployment.worker",

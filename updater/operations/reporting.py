@@ -125,7 +125,7 @@ def _everything(root: Root) -> Iterator[tuple[str, Callable[[], object]]]:
         layout.update_log,
         layout.errors_log,
         *map(layout.process_log, root.config.processes),
-        layout.own / "worker.log",
+        layout.worker_log,
     ]
     for path in logs:
         yield f"logs/{path.name}", lambda path=path: _end(path)  # type: ignore[misc]

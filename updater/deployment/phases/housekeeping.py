@@ -110,9 +110,9 @@ def put_ballast(layout: Layout) -> None:
 def make_room(layout: Layout) -> None:
     """Free the ballast if the disk is full to the last block: what starts a process or goes back writes a few small files."""
     try:
-        durable.write_quick(layout.own / "room", "?" * ROOM)
+        durable.write_quick(layout.room, "?" * ROOM)
     except OSError as failure:
         if failure.errno in (errno.ENOSPC, errno.EDQUOT):
             layout.ballast.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
-        (layout.own / "room").unlink()
+        layout.room.unlink()

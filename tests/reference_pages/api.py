@@ -1,17 +1,11 @@
-"""The reference in docs/api.md, made from the OpenAPI document, which is made from the table that requests are routed by.
-
-python -m tests.api_page        write it anew
-"""
+"""Every endpoint, from the OpenAPI document, which is made from the table that requests are routed by."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from updater.web import openapi
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "api.md"
-BEGIN, END = "<!-- made by `python -m tests.api_page`; a test holds it against the server -->", "<!-- end -->"
 EVERYWHERE = {str(status) for status in openapi._ALWAYS} | {"400", "413", "415"}
 """Refusals that the text above the reference tells for all."""
 
@@ -72,14 +66,3 @@ def _field(name: str, schema: Json, needed: bool, found: Json) -> str:
         kind = "list of " + (", ".join(f"`{it}`" for it in inner) if inner else f"{plain['items']['type']}s")
     about = schema.get("description") or plain.get("description") or ""
     return f"`{name}` ({kind}{', required' if needed else ''})" + (f": {about}" if about else "").rstrip(".")
-
-
-def written(text: str) -> str:
-    """The page with the reference of today."""
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{reference()}\n{END}{after}"
-
-
-if __name__ == "__main__":
-    PAGE.write_text(written(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
