@@ -7,7 +7,6 @@ import json
 import os
 import random
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -25,15 +24,17 @@ import psutil
 from examples.release_server import Release, ReleaseServer
 from updater.cli.app import EXITS, exit_codes
 from updater.layout import Layout
+from updater.operations import beginning
 
 UPDATER = Path(sys.executable).with_name("updater")
 REPOSITORY = "example/app"
 
 SERVE = """
-import os, signal, socket, sys, threading, time
-from pathlib import Path
-VERSION = Path(__file__).with_name("VERSION").read_text().strip()
-BEHAVIOUR = Path(__file__).with_name("behaviour").read_text().strip()
+import os, signal, socket, sys, threading, time  # not pathlib: it takes half as long to start as all of this
+def told(name):
+    with open(os.path.join(os.path.dirname(__file__), name)) as file:
+        return file.read().strip()
+VERSION, BEHAVIOUR = told("VERSION"), told("behaviour")
 if BEHAVIOUR == "crash":
     raise KeyError("exchange")
 if BEHAVIOUR == "stubborn":
@@ -153,8 +154,7 @@ class Site:
     def __post_init__(self) -> None:
         self.root = self.place / self.name
         self.layout = Layout(self.root)
-        done = self.updater("init", str(self.root), "--repo", REPOSITORY)
-        assert done.code == 0, done.text
+        beginning.init(self.root, name=None, repository=REPOSITORY, artifacts=None)  # as `updater init` does
         self.configure()
 
     def configure(self, **settings: Any) -> None:
@@ -267,12 +267,14 @@ class Site:
         assert not self.layout.trial.exists()
         assert not (self.layout.run / "child").exists()
 
-    def processes(self) -> list[psutil.Process]:
-        """Every process that has to do with this root."""
+    def processes(self, *, marked: bool = False) -> list[psutil.Process]:
+        """Every process that has to do with this root by its directory or command; ``marked``: or by its environment."""
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
                 words = [process.cwd(), *process.cmdline()]
+                if marked:
+                    words.append(process.environ().get("UPDATER_ROOT", ""))
                 if process.pid != os.getpid() and any(str(self.place) in word for word in words):
                     found.append(process)
         return found
@@ -290,17 +292,16 @@ class Site:
         return json.loads(self.layout.history.read_text()) if self.layout.history.exists() else []
 
     def end(self) -> None:
-        """Stop everything that the test started."""
-        subprocess.run(
-            self.command("force-stop", "--yes"), env=self.env(), capture_output=True, check=False, timeout=60
-        )
-        for process in self.processes():
-            with contextlib.suppress(psutil.Error):
-                process.send_signal(signal.SIGKILL)
-        eventually(
-            lambda: not [it for it in self.processes() if it.status() != psutil.STATUS_ZOMBIE],
-            "every process is gone",
-        )
+        """Kill everything that the test started, also what has only the root's mark in its environment."""
+
+        def gone() -> bool:
+            living = [it for it in self.processes(marked=True) if it.status() != psutil.STATUS_ZOMBIE]
+            for process in living:
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+            return not living
+
+        eventually(gone, "every process is gone")
 
 
 def plain(text: str) -> str:

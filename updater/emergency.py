@@ -107,12 +107,6 @@ def lacking(layout: Layout) -> list[str]:
     return [name for name, content in ours().items() if _read(layout.scripts / name) != content]
 
 
-def script(layout: Layout, name: str) -> Path | None:
-    """A script of this root, if it is there to be run."""
-    place = layout.scripts / name
-    return place if place.is_file() else None
-
-
 def _is_source(layout: Layout) -> bool:
     """Whether the root is updater's own checkout."""
     place = source()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,59 @@ def format_history(records: list[Json]) -> str:
     return f"[\n{lines}\n]\n" if records else "[\n]\n"
 
 
+SCRIPT = "script"
+"""The ``origin`` of what an emergency script has done."""
+
+_TEXTS = (
+    "kind", "origin", "user", "reason", "from", "to", "wanted", "digest", "started", "ended", "backup", "restored", "text",
+)  # fmt: skip
+
+
+def whole(record: Json) -> Json:
+    """A record with every field that people are shown: one that a script or a person wrote may lack most of them."""
+    texts = {key: None if record.get(key) is None else str(record[key]) for key in _TEXTS}
+    error, phases = record.get("error"), record.get("phases") or ()
+    told = {key: record.get(key) for key in ("configuration", "data")}
+    return {
+        **record,
+        **texts,
+        **{key: it if isinstance(it, dict) else None for key, it in told.items()},
+        **{key: _number(record.get(key)) for key in ("seconds", "outage_seconds")},
+        "id": str(record.get("id") or ""),
+        "kind": texts["kind"] or "change",
+        "outcome": str(record.get("outcome") or "unknown"),
+        "error": _whole_error(error) if isinstance(error, dict) else None,
+        "phases": [
+            {"name": str(it.get("name")), "seconds": _number(it.get("seconds"))} for it in phases if isinstance(it, dict)
+        ],
+        "warnings": list(map(str, record.get("warnings") or ())),
+        "forced": bool(record.get("forced")),
+        "recovered": bool(record.get("recovered")),
+    }  # fmt: skip
+
+
+def _whole_error(error: Json) -> Json:
+    details = error.get("details")
+    return {
+        **error,
+        "message": str(error.get("message") or "nothing tells why"),
+        "details": list(map(str, details)) if isinstance(details, list) else [],
+        **{key: None if error.get(key) is None else str(error[key]) for key in ("state", "advice")},
+    }
+
+
+def _number(found: object) -> float | None:
+    return found if isinstance(found, int | float) and not isinstance(found, bool) else None
+
+
+def by_script(record: Json) -> bool:
+    """Whether an emergency script wrote this record; where it ended somebody's deployment its name is in the text."""
+    return (
+        record.get("origin") == SCRIPT
+        or re.search(r"\b[a-z_]+\.sh\b", str(record.get("text") or "")) is not None
+    )
+
+
 def _read_history(path: Path) -> tuple[list[Json], list[str]]:
     with contextlib.suppress(OSError):
         return parse_history(path.read_text(encoding="utf-8", errors="replace"))
@@ -94,8 +148,14 @@ def _read_history(path: Path) -> tuple[list[Json], list[str]]:
 
 
 def history(layout: Layout) -> list[Json]:
-    """All deployments that have ended, oldest first."""
-    return _read_history(layout.history)[0]
+    """All deployments that have ended, oldest first, each with all its fields."""
+    return [whole(it) for it in _read_history(layout.history)[0]]
+
+
+def last(layout: Layout, *, but: tuple[str, ...] = ()) -> Json | None:
+    """The newest record whose outcome is none of ``but``."""
+    found = (it for it in reversed(_read_history(layout.history)[0]) if it.get("outcome") not in but)
+    return next((whole(it) for it in found), None)
 
 
 def damaged_history(layout: Layout) -> int:

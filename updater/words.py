@@ -46,24 +46,29 @@ def succeeded(record: Json) -> tuple[str, str]:
     """How a deployment succeeded, and what leads back."""
     if record["outcome"] == "nothing-to-do":
         return str(record.get("text") or "nothing to do"), ""
-    took = seconds(record.get("seconds"))
-    if record["kind"] == "fetch":
-        return (
-            f"{record['to']} is installed ({took}); put it into service with `updater activate {record['to']}`",
-            "",
-        )
-    down = record.get("outage_seconds")
-    outage = f", interrupted for {seconds(down)}" if down else ""
-    if record["kind"] == "restore":
+    if record["outcome"] != "succeeded":
+        return ended(record), ""
+    to, kind, down = record.get("to") or "?", record.get("kind"), record.get("outage_seconds")
+    told = [
+        record.get("seconds") is not None and seconds(record["seconds"]),
+        down and f"interrupted for {seconds(down)}",
+        # What was put into service by somebody else says by what.
+        record.get("origin") == "script" and record.get("text"),
+    ]
+    how = ", ".join(str(it) for it in told if it)
+    how = f" ({how})" if how else ""
+    if kind == "fetch":
+        return f"{to} is installed{how}; put it into service with `updater activate {to}`", ""
+    if kind == "restore":
         kept = record.get("backup")
         return (
-            f"{record['restored']} is restored ({took}{outage})",
+            f"{record.get('restored') or record.get('wanted') or 'a backup'} is restored{how}",
             f"; as it was before: updater backup restore {kept}" if kept else "",
         )
     before = record.get("from")
     return (
-        f"{record['to']} is in service ({took}{outage})",
-        f"; back: updater activate {before}" if before not in (None, record["to"]) else "",
+        f"{to} is in service{how}",
+        f"; back: updater activate {before}" if before not in (None, to) else "",
     )
 
 
@@ -71,9 +76,22 @@ def recovered(record: Json) -> str:
     """What became of a deployment that an earlier interruption had left open, and what it was interrupted by."""
     if error := record.get("error"):
         return "\n".join([str(error["message"]), *(f"  {line}" for line in error.get("details") or ())])
+    if record.get("outcome") not in (None, "succeeded"):
+        return f"an interrupted deployment had been ended already: {ended(record)}"
     if record.get("kind") == "restore":
         return f"the interrupted restore of {record.get('restored')} was finished"
     return f"the interrupted deployment of {record.get('to')} was finished; it is in service"
+
+
+def ended(record: Json) -> str:
+    """How anything ended, in a line: what, from where to where, and how."""
+    if record.get("kind") == "restore":
+        what = f"restore {record.get('restored') or record.get('wanted') or ''}".strip()
+    else:
+        to = record.get("to") or record.get("wanted") or "?"
+        what = f"{record.get('kind') or 'change'} {record.get('from') or 'nothing'} → {to}"
+    text = record.get("text")
+    return f"{what}: {record.get('outcome') or 'unknown'}{f' ({text})' if text else ''}"
 
 
 def size(count: float | None) -> str:

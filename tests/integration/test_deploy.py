@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from tests.site import Site, eventually
+from updater import by_hand
 
 
 def test_a_first_deployment_and_a_second(site: Site) -> None:
@@ -130,10 +131,15 @@ def test_a_rollback_that_fails_too_says_so_and_what_to_do(site: Site) -> None:
     broken = site.layout.release("v1.0.0") / "behaviour"
     broken.unlink()
     broken.write_text("crash\n")
+    script = site.layout.scripts / "emergency_rollback.sh"
+    script.touch()
     done = site.updater("deploy", "v1.1.0")
     assert done.code == 5
+    assert f"or without Python: sh '{script}' v1.0.0" in done.err
     assert "so did the way back to v1.0.0" in done.err
-    assert f"cd '{site.root}' && ln -sfn releases/v1.0.0 current" in done.err, "it can be pasted"
+    assert f"or by hand: {by_hand.flip(site.root, 'v1.0.0')} && updater restart" in done.err, (
+        "it can be pasted"
+    )
     assert site.current() == "v1.0.0"
     assert site.history()[-1]["outcome"] == "rollback-failed"
     site.is_clean()

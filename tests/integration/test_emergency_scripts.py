@@ -8,6 +8,7 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -72,7 +73,7 @@ def test_a_new_root_has_them_and_each_deployment_refreshes_them(site: Site, inst
         "mine.sh": "mine",
     }
     assert (site.layout.scripts / "force_stop.sh").stat().st_ino == before, "what is equal is left alone"
-    assert site.history()[-1]["warnings"] == []
+    assert site.history()[-1]["warnings"] == ["emergency: missing in scripts/: restore_backup.sh"]
     tool = ["sha256sum"] if shutil.which("sha256sum") else ["shasum", "-a", "256"]
     done = subprocess.run([*tool, "-c", ".updater/scripts.sums"], cwd=site.root, check=False)
     assert done.returncode == 0
@@ -116,6 +117,23 @@ def test_what_stands_in_their_place_is_not_followed_and_an_edited_one_is_kept(
     assert "scripts/ is not a directory of this root" in done.err and not (site.place / "lib.sh").exists()
 
 
+def test_preflight_tells_of_scripts_that_are_not_there_or_old(site: Site, installed: Installation) -> None:
+    def looked() -> Any:
+        found = site.updater("--json", "preflight", "--offline").json["checks"]
+        return next(it for it in found if it["name"] == "emergency")
+
+    assert looked()["result"] == "ok"
+    installed.brings(force_stop="two", restore_backup="two")
+    (site.layout.scripts / "lib.sh").unlink()
+    found = looked()
+    assert found["result"] == "warning"
+    assert "missing in scripts/: lib.sh, restore_backup.sh" in found["summary"]
+    assert "not as they come with this updater: scripts/force_stop.sh" in found["summary"]
+    assert found["remedy"] == f"bring them up to date: updater init '{site.root}'"
+    subprocess.run([*site.command("init", str(site.root))], env=site.env(), check=True)
+    assert looked()["result"] == "ok"
+
+
 def test_a_disk_that_refuses_them_is_a_warning_of_a_deployment_that_is_good(
     site: Site, installed: Installation
 ) -> None:
@@ -124,7 +142,7 @@ def test_a_disk_that_refuses_them_is_a_warning_of_a_deployment_that_is_good(
     site.layout.scripts.write_text("a file")
     site.deployed("v1.0.0")
     site.runs("v1.0.0")
-    assert "scripts/ is not a directory" in site.history()[-1]["warnings"][0]
+    assert "scripts/ is not a directory" in site.history()[-1]["warnings"][-1]
 
 
 def test_the_repository_itself_is_a_root_whose_scripts_are_the_source() -> None:

@@ -94,8 +94,22 @@ def test_a_database_that_is_locked_is_not_called_broken(site: Site) -> None:
 def test_a_missing_emergency_tool_is_a_warning(site: Site) -> None:
     site.deployed("v1.0.0")
     site.environment["PATH"] = "/nonexistent"
-    found = checks(site, "--offline")
-    assert found["emergency"]["result"] == "warning" and "zstd" in found["emergency"]["summary"]
+    found = checks(site, "--offline")["emergency"]
+    assert found["result"] == "warning"
+    assert "tar and zstd missing: a backup could not be opened without Python" in found["summary"]
+    assert "sha256sum or shasum missing: damage could not be told" in found["summary"]
+    assert "flock or perl missing: a script could not hold the lock" in found["summary"]
+    assert "apt-get install tar zstd coreutils util-linux" in found["remedy"]
+
+
+@pytest.mark.parametrize("one", [("sha256sum", "flock"), ("shasum", "perl")])
+def test_one_tool_of_each_kind_is_enough(site: Site, one: tuple[str, str]) -> None:
+    tools = site.place / "tools"
+    tools.mkdir()
+    for name in ("tar", "zstd", *one):
+        (tools / name).symlink_to(shutil.which("true") or "/bin/true")
+    site.environment["PATH"] = str(tools)
+    assert checks(site, "--offline")["emergency"]["result"] == "ok"
 
 
 def test_a_check_that_hangs_or_breaks_does_not_keep_the_others_from_being_shown() -> None:

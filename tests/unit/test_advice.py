@@ -14,6 +14,8 @@ from updater.deployment.transaction import Request
 
 HERE = Path(__file__).resolve().parents[2]
 SOURCES = sorted((HERE / "updater").rglob("*.py"))
+PAGES = [HERE / "README.md", *sorted((HERE / "docs").rglob("*.md"))]
+SCRIPTS = HERE / "scripts"
 HOLE = "VALUE"
 
 
@@ -44,6 +46,53 @@ def test_every_command_in_a_message_can_be_typed(source: Path) -> None:
             except click.ClickException as failure:
                 wrong.append(f"{source.name}:{line}: updater {command}: {failure.format_message()}")
     assert wrong == []
+
+
+SCRIPT = re.compile(r"(?<![\w.-])([a-z][a-z_]*\.sh)((?: (?:--[a-z-]+|[A-Za-z][\w.]*))*)")
+NAMED = {
+    "emergency_rollback.sh", "health_check_enhanced.sh", "manual_update.sh", "restore_backup.sh", "force_stop.sh",
+    "unlock_update.sh", "cleanup_failed_update.sh", "test_update_system.sh",
+}  # fmt: skip
+
+
+def wrong_with_scripts(text: str) -> list[str]:
+    """What a text says of emergency scripts that is not so, and commands that would put a link into a directory."""
+    wrong = []
+    for name, words in SCRIPT.findall(text):
+        if name not in NAMED | {it.name for it in SCRIPTS.glob("*.sh")}:
+            wrong.append(f"there is no script {name}")
+        elif (SCRIPTS / name).is_file():
+            known = (SCRIPTS / name).read_text() + (SCRIPTS / "lib.sh").read_text()
+            wrong += [f"{name} knows no {it}" for it in re.findall("--[a-z-]+", words) if it not in known]
+    for found in re.finditer("ln -sfn [^`]* current", text):
+        if not re.search(r"\[ -L current \][^`]*$", text[: found.start()]):
+            wrong.append(f"not guarded: {found[0]}")
+    return wrong
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda it: str(it.relative_to(HERE)))
+def test_every_script_in_a_message_is_there_and_every_link_is_guarded(source: Path) -> None:
+    found = [(line, wrong_with_scripts(text)) for line, text in texts(source)]
+    assert [f"{source.name}:{line}: {'; '.join(it)}" for line, it in found if it] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda it: str(it.relative_to(HERE)))
+def test_every_script_in_the_documentation_is_there_and_every_link_is_guarded(page: Path) -> None:
+    assert wrong_with_scripts(page.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("run: sh scripts/emergency_rollback.sh v1.0.0", 0),
+        ("run: sh scripts/emergency_rolback.sh", 1),
+        ("by hand: cd X && ln -sfn releases/v1 current", 1),
+        ("by hand: cd X && { [ -L current ] || [ ! -e current ]; } && ln -sfn releases/v1 current", 0),
+        ("`[ -L current ] && true`, then `ln -sfn releases/v1 current`", 1),
+    ],
+)
+def test_what_is_wrong_with_a_script_or_a_link_is_found(text: str, wrong: int) -> None:
+    assert len(wrong_with_scripts(text)) == wrong
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 
 def main() -> None:
     """Entry point of the ``updater`` command. Ctrl-C while it is still being loaded, or is ending, is a quiet 130."""
+    gc.disable()  # a command is short: what it drops, its end collects
     try:
         from updater.cli.app import run
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import importlib
 import itertools
 import os
@@ -175,7 +174,6 @@ def updater(ctx: click.Context, root: str | None, as_json: bool, verbose: bool, 
 
 def run() -> None:
     """Run the command line and exit with the documented code (design page, section 6)."""
-    gc.disable()  # a command is short: what it drops, its end collects
     code = _run(sys.argv[1:])
     # Nothing is left to be done, and tearing the interpreter down takes as long as most commands.
     os._exit(_flushed(code))

@@ -195,10 +195,11 @@ def cancel(ctx: click.Context) -> None:
 def recover(ctx: click.Context) -> None:
     """Bring an interrupted deployment to a safe end. Every command that changes something does so first."""
     face: Face = ctx.obj
-    ctx.exit(_tell(face, deploying.recover(face.open())))
+    root = face.open()
+    ctx.exit(_tell(face, root.layout, deploying.recover(root)))
 
 
-def _tell(face: Face, records: list[dict[str, Any]]) -> int:
+def _tell(face: Face, layout: Layout, records: list[dict[str, Any]]) -> int:
     """Print what became of interrupted deployments. The exit code is 5 if one of them could not be undone."""
 
     def text() -> None:
@@ -206,6 +207,10 @@ def _tell(face: Face, records: list[dict[str, Any]]) -> int:
             face.say(words.recovered(record))
         if not records:
             face.say("nothing to recover")
+            if last := deploying.by_script(layout):
+                face.say(
+                    f"the last thing that happened was a script's: {words.ended(last)}, {output.moment(last['ended'])}"
+                )
 
     face.emit({"recovered": records}, text)
     failed = any(record["outcome"] == "rollback-failed" for record in records)
@@ -223,4 +228,4 @@ def unlock(ctx: click.Context, yes: bool) -> None:
     if found is not None:
         idle = f"no progress for {output.seconds(found.idle)}" + (", stale" if found.stale else "")
         output.confirm(f"End {found.owner.describe()} ({idle})?", yes=yes, face=face)
-    ctx.exit(_tell(face, deploying.unlock(root)))
+    ctx.exit(_tell(face, root.layout, deploying.unlock(root)))

@@ -88,7 +88,7 @@ def _show_record(face: Face, it: Json) -> None:
     facts = {
         "id": it.get("id"), "what": f"{it.get('kind')} {it.get('from') or '-'} → {_to(it)}",
         "by": who, "reason": it.get("reason"), "digest": it.get("digest"),
-        "began": output.moment(it.get("started")), "took": output.seconds(it.get("seconds")),
+        "began": output.moment(it["started"]), "took": it["seconds"] is not None and output.seconds(it["seconds"]),
         "outage": output.seconds(outage) if outage is not None else "none",
         "outcome": f"{it.get('outcome')}{' (forced)' if it.get('forced') else ''}{' (by a recovery)' if it.get('recovered') else ''}",
         "backup": it.get("backup"), "restored": it.get("restored"), "text": it.get("text"),
@@ -96,8 +96,8 @@ def _show_record(face: Face, it: Json) -> None:
     for name, value in facts.items():
         if value:
             face.say(f"{name:<9}{value}")
-    phases = [f"{phase['name']} {output.seconds(phase['seconds'])}" for phase in it.get("phases") or ()]
-    face.say(f"{'phases':<9}{', '.join(phases)}")
+    if phases := [f"{phase['name']} {output.seconds(phase['seconds'])}" for phase in it["phases"]]:
+        face.say(f"{'phases':<9}{', '.join(phases)}")
     for text in it.get("warnings") or ():
         face.say(output.warning(f"warning: {text}"))
     if error:
@@ -149,7 +149,7 @@ def _progress_line(found: Json) -> str:
     what = f"{found['kind'] or 'a deployment'} {found['to'] or found['wanted'] or ''}".strip()
     if found["outcome"]:
         why = f": {found['error']['message']}" if found.get("error") else ""
-        return f"{what}: {found['outcome']}{why}"
+        return f"{what}: {found['outcome']}{f' ({by})' if (by := found['ended_by']) else ''}{why}"
     if found["interrupted"]:
         return (
             f"{what}: interrupted in phase {found['phase'] or 'begin'}; updater recover brings it to an end"

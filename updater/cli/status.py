@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from updater import operations
+from updater import operations, words
 from updater.cli import output
 from updater.cli.output import Face
 
@@ -40,9 +40,7 @@ def _text(face: Face, found: dict[str, Any]) -> None:
         face.say(f"process     {process['name']}: {shown}{f' ({about})' if about else ''}")
     _deployment(face, found["deployment"])
     if last := found["last"]:
-        moved = f"{last.get('from') or 'nothing'} → {last.get('to') or '?'}"
-        what = f"{last['kind']} {last.get('wanted') if last['kind'] == 'restore' else moved}"
-        face.say(f"last        {what}: {last['outcome']}, {output.moment(last['ended'])}")
+        face.say(f"last        {words.ended(last)}, {output.moment(last['ended'])}")
         if last.get("error"):
             face.say(f"            {last['error']['message']}")
     for line in found["advice"]:

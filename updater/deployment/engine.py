@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from updater import records
+from updater import by_hand, records
 from updater.deployment.transaction import Stopwatch, Transaction
 from updater.errors import (
     Cancelled,
@@ -284,6 +283,8 @@ def rollback_failed(
     """
     back = tx.origin or "VERSION"
     to = back if tx.target != tx.origin else _another(tx) or back
+    root, known = tx.layout.root, to != "VERSION"
+    script = by_hand.script(root, "emergency_rollback.sh", *([to] if known else []))
     details = [f"first: {because.message}", *because.details, "then, on the way back:"]
     for problem in problems:
         details += [problem.message, *problem.details, *([problem.advice] if problem.advice else [])]
@@ -292,8 +293,8 @@ def rollback_failed(
         details=details,
         state=_goes_on(tries_left),
         advice=(
-            f"look at the reasons above; then {'`updater recover`' if tries_left else f'`updater activate {to}`'}, "
-            f"or by hand: cd {shlex.quote(str(tx.layout.root))} && ln -sfn releases/{to} current && updater restart"
+            f"look at the reasons above; then {'`updater recover`' if tries_left else f'`updater activate {to}`'}"
+            f"{f'; or without Python: {script}' if script else ''}; or by hand: {by_hand.flip(root, to)} && updater restart"
         ),
     )
 

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from updater import durable
 from updater.layout import Layout
-from updater.records import moment, now, stamp
+from updater.records import history, moment, now, stamp, whole
 from updater.subprocesses import boot_id
 
 FORMAT = 1
@@ -206,6 +206,21 @@ def read(path: Path) -> Log:
 def _content(path: Path) -> bytes:
     """What a journal holds; nothing if it is far larger than one can be: then something else has written it."""
     return b"" if path.stat().st_size > LARGEST else durable.read(path, LARGEST)
+
+
+def ending(layout: Layout, path: Path, log: Log | None = None) -> Json | None:
+    """The record with which a deployment ended; None if it has not.
+
+    A script on a machine without any SHA-256 tool cannot write the last line, and puts the journal away without it: then the
+    history tells, or nothing does (``unknown``).
+    """
+    log = log or read(path)
+    if log.end is not None:
+        return whole({"id": log.id, **log.end})
+    if path.parent.name != "closed":
+        return None
+    found = (it for it in reversed(history(layout)) if it["id"] == log.id)
+    return next(found, whole({"id": log.id}))
 
 
 def unfinished(layout: Layout) -> list[Path]:

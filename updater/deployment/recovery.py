@@ -10,12 +10,11 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from updater import durable
+from updater import durable, records
 from updater.config import Config
-from updater.deployment import engine, journal, phases
+from updater.deployment import engine, housekeeping, journal, tidying
 from updater.deployment.cancel import deferred
 from updater.deployment.journal import Journal, Log
-from updater.deployment.phases import data, guard, housekeeping
 from updater.deployment.transaction import Stopwatch, Transaction
 from updater.errors import DeploymentInterrupted, RollbackFailed, UpdaterError, from_json
 from updater.layout import Layout, ReleaseFiles
@@ -45,8 +44,7 @@ def recover(layout: Layout, config: Config, lock: Lock) -> list[engine.Outcome]:
     with deferred():
         orphans.end(layout)
         outcomes = [_recover_one(layout, config, lock, path) for path in journal.unfinished(layout)]
-        data.tidy(layout)
-        guard.tidy(layout)
+        tidying.tidy(layout)
         sweep(layout)
         housekeeping.restore_ballast(layout)
     return outcomes
@@ -64,12 +62,14 @@ def sweep(layout: Layout) -> None:
         links = shared.links(layout, release.version)
         places += [(release.path / inside).parent for inside in links]
         places += [place.parent for place in settings_files.places(layout, links)]
-    places += data.places(layout)
+    places += tidying.places(layout)
     for place in places:
         durable.sweep(place)
 
 
 def _recover_one(layout: Layout, config: Config, lock: Lock, path: Path) -> engine.Outcome:
+    from updater.deployment import phases  # seldom needed, and it imports everything that a deployment uses
+
     book = Journal.reopen(layout, path)
     log = book.read()
     tx = Transaction.recovered(layout, config, lock, book, log)
@@ -79,7 +79,7 @@ def _recover_one(layout: Layout, config: Config, lock: Lock, path: Path) -> engi
     if log.incomplete:
         _fill_from_facts(tx, facts(layout))
     if log.end is not None:
-        record = {"id": log.id, "outcome": "unknown", **log.end}
+        record = records.whole({"id": log.id, **log.end})
         engine.close(tx, record)
         return engine.Outcome(str(record["outcome"]), record)
     if log.recoveries >= ATTEMPTS:
@@ -186,7 +186,7 @@ def _hold(notes: engine.Run, log: Log) -> engine.Outcome:
     else:
         problems.append(RollbackFailed("the release that was in service before is not there any more"))
     error = engine.rollback_failed(tx, interrupted(log, tx), problems)
-    error.details += data.set_aside(tx.layout)
+    error.details += tidying.set_aside(tx.layout)
     error.details.append(
         f"{ATTEMPTS} recoveries did not come to an end; `current` is {back}, its processes were not started"
     )

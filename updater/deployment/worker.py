@@ -9,6 +9,7 @@ that: nobody waits for them.
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import os
 import sys
@@ -18,10 +19,9 @@ from typing import Any
 
 from updater import lock, ownership, records
 from updater.config import Config
-from updater.deployment import announcing, configuration, engine, phases, recovery
+from updater.deployment import announcing, configuration, engine, housekeeping, phases, recovery
 from updater.deployment.cancel import Cancellation
 from updater.deployment.journal import Journal
-from updater.deployment.phases import housekeeping
 from updater.deployment.transaction import Request, Transaction
 from updater.errors import PreflightFailed, UpdaterError
 from updater.layout import Layout
@@ -32,6 +32,10 @@ Json = dict[str, Any]
 
 def main(argv: list[str]) -> int:
     """``python -m updater.deployment.worker ROOT FD REQUEST``."""
+    gc.freeze()  # the modules are here to stay
+    gc.set_threshold(
+        50_000
+    )  # it lives for a deployment: what it drops is collected, but not while it still loads what it uses
     root, fd, request = Path(argv[0]), int(argv[1]), Request.from_json(json.loads(argv[2]))
     os.set_inheritable(fd, False)  # the application must not keep the starter waiting
     cancel = Cancellation()
@@ -154,4 +158,7 @@ def _mend_dangling_link(layout: Layout) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    status = main(sys.argv[1:])
+    sys.stderr.flush()
+    # Nothing is left to be done, and tearing the interpreter down takes as long as a phase.
+    os._exit(status)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
-import json
 import os
 import re
 import shutil
@@ -97,9 +97,10 @@ def ask_python(path: str) -> Python | None:
 
     The path that it calls its own base is taken, so that a shim or a virtualenv leads to the real one.
     """
+    # Whether there is `venv` is looked up: to import it takes longer than Python's start. Printed without json for the same reason.
     code = (
-        "import sys,json; import venv; b=getattr(sys,'_base_executable',sys.executable);"
-        "print(json.dumps([b,list(sys.version_info[:3]),sys.version_info.releaselevel]))"
+        "import sys, importlib.util; assert importlib.util.find_spec('venv');"
+        "print(ascii(getattr(sys, '_base_executable', sys.executable)), *sys.version_info[:4], sep='\\t')"
     )
     with contextlib.suppress(OSError, ValueError, subprocess.TimeoutExpired, TypeError):
         done = subprocess.run(
@@ -110,9 +111,9 @@ def ask_python(path: str) -> Python | None:
             timeout=30,
             stdin=subprocess.DEVNULL,
         )
-        found, version, level = json.loads(done.stdout)
+        found, major, minor, micro, level = done.stdout.rstrip("\n").split("\t")
         if done.returncode == 0 and level == "final":
-            return Python(os.path.realpath(found), (version[0], version[1], version[2]))
+            return Python(os.path.realpath(ast.literal_eval(found)), (int(major), int(minor), int(micro)))
     return None
 
 

@@ -120,6 +120,8 @@ def _of_update(answer: Json, update: Json, tag: str, by_itself: str) -> Iterator
 
 def _success(record: Json) -> str:
     kind, to = record.get("kind"), _text(record, "to") or "?"
+    if record.get("outcome") != "succeeded":  # a script ended it, and gave no error
+        return f"{to}: {_text(record, 'outcome')} {_text(record, 'text')}".strip()
     if kind == "restore":
         return f"the data of {_text(record, 'restored') or 'a backup'} were put back"
     return f"{'back to' if kind == 'rollback' else 'updated to'} {to}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from updater import configfile, durable, emergency, records, template
-from updater.deployment.phases import housekeeping
+from updater.deployment import housekeeping
 from updater.errors import ConfigError, UsageError
 from updater.layout import Layout
 from updater.operations import Root

@@ -210,8 +210,7 @@ def end_of(layout: Layout, identifier: str) -> Json | None:
     if path is None:
         return None
     with contextlib.suppress(OSError):
-        end = journal.read(path).end
-        return dict(end) if end is not None else None
+        return journal.ending(layout, path)
     return None
 
 
@@ -277,6 +276,12 @@ def recover(root: Root) -> list[Json]:
     ):
         outcomes += recovery.recover(root.layout, root.config, held)
     return [outcome.record for outcome in outcomes]
+
+
+def by_script(layout: Layout) -> Json | None:
+    """The last record of the history, if an emergency script wrote it."""
+    found = records.history(layout)[-1:]
+    return found[0] if found and records.by_script(found[0]) else None
 
 
 def _wait_for_end(identity: Identity, seconds: float) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 
 from updater import hold as holding
 from updater import records
+from updater.deployment import housekeeping
 from updater.deployment.holder import holder
-from updater.deployment.phases import housekeeping
 from updater.errors import ReleaseChanged, UsageError
 from updater.operations import Root
 from updater.releases import marks, service, store

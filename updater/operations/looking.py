@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from updater import hold, records, words
+from updater import by_hand, hold, records, words
 from updater.deployment import configuration, journal
 from updater.deployment.holder import holder
 from updater.errors import NotFound, PreflightFailed, UsageError
@@ -35,9 +35,7 @@ def status(layout: Layout) -> Json:
     name, processes, wrong, instead = _configured(layout, here.version)
     good, previous = service.named_by(layout, layout.good), service.named_by(layout, layout.previous)
     running = deployment_now(layout)
-    last = next(
-        (it for it in reversed(records.history(layout)) if it.get("outcome") != "nothing-to-do"), None
-    )
+    last = records.last(layout, but=("nothing-to-do",))
     found = [it.as_json() for it in state.status(layout, processes)]
     marked = family.marked(layout)
     lost = {it.name: it.as_status() for it in state.strays(layout, marked)}
@@ -51,20 +49,33 @@ def status(layout: Layout) -> Json:
         "in_service": {"version": here.version, "kind": here.kind, "target": here.target},
         "good": good,
         "previous": previous,
-        "by_hand": here.kind == "release" and good is not None and here.version != good and running is None,
+        "by_hand": here.kind == "release" and here.version != good and running is None,
         "processes": found,
         "leftovers": [{"name": it.name, "pid": it.row.pid, "release": it.release} for it in left],
         "deployment": running,
         "hold": held and held.as_json(),
         "last": last
         and {
-            key: last.get(key) for key in ("id", "kind", "outcome", "from", "to", "wanted", "ended", "error")
+            key: last[key]
+            for key in (
+                "id",
+                "kind",
+                "origin",
+                "outcome",
+                "from",
+                "to",
+                "wanted",
+                "restored",
+                "ended",
+                "text",
+                "error",
+            )
         },
         "configuration": wrong,
         "advice": [
             *_mistake(wrong, instead),
             *([f"{held.describe()} (updater release-hold)"] if held else []),
-            *_advice(here, good, running, found),
+            *_advice(layout, here, good, running, found, last),
             *map(_lost_text, lost.values()),
             *_left_text(left),
         ],
@@ -107,17 +118,26 @@ def _mistake(wrong: str | None, instead: str) -> list[str]:
     ]
 
 
-def _advice(here: service.InService, good: str | None, running: Json | None, found: list[Json]) -> list[str]:
+def _advice(
+    layout: Layout,
+    here: service.InService,
+    good: str | None,
+    running: Json | None,
+    found: list[Json],
+    last: Json | None,
+) -> list[str]:
     """What a person should do, if anything."""
     advice: list[str] = []
     if here.problem:
-        advice.append(f"{here.problem}; move it away and run `updater activate {good or 'VERSION'}`")
+        advice.append(f"{here.problem}; {_way_out(layout, here, good)}")
     elif here.kind == "dangling":
         advice.append(f"`current` names {here.version}, which is gone: updater activate {good or 'VERSION'}")
+    elif here.kind == "none" and good and running is None:
+        advice.append(f"`current` is gone; by the records {good} was in service: updater activate {good}")
     elif here.kind == "none":
         advice.append("nothing is in service: updater deploy")
-    elif good and here.version != good and running is None:
-        advice.append(f"`current` was pointed at {here.version} by hand; it is taken as the truth")
+    elif here.version and here.version != good and running is None:
+        advice.append(_changed_outside(layout, here.version, good, last))
     if running is None and here.kind == "release":
         advice += [
             f"{it['name']} runs from {it['release']} while {here.version} is in service: updater restart"
@@ -130,6 +150,32 @@ def _advice(here: service.InService, good: str | None, running: Json | None, fou
     if down and here.kind == "release" and running is None:
         advice.append(f"not running: {', '.join(down)}: updater start")
     return advice
+
+
+def _way_out(layout: Layout, here: service.InService, good: str | None) -> str:
+    """What to do about a `current` that names no release of this root. A link is often only written from another directory:
+    its text counts from the root."""
+    meant = Path(here.target)
+    if here.kind == "foreign" and meant.parent.name == "releases" and layout.release(meant.name).is_dir():
+        return f"if {meant.name} is meant: {by_hand.flip(layout.root, meant.name)}"
+    return f"move it away and run `updater activate {good or 'VERSION'}`"
+
+
+def _changed_outside(layout: Layout, here: str, good: str | None, last: Json | None) -> str:
+    """Somebody has swapped the link with `ln`: what it was by the records, what it is, and what that is worth."""
+    from updater.releases import marks, store
+
+    by_script = last is not None and records.by_script(last) and last["to"] == here
+    who = f"by a script ({last['text'] or last['id']})" if last and by_script else "outside of updater"
+    told = f"`current` was changed {who}: by the records {good or 'nothing'} was in service, now {here} is"
+    if store.read(layout.release(here)) is None:
+        return f"{told}, and that is no whole release: updater activate {good or 'VERSION'}"
+    found = marks.read(layout)
+    if here in found.bad:
+        told += f", which is marked bad ({found.bad[here] or 'nothing tells why'})"
+    elif here not in found.good:
+        told += ", which was never good here"
+    return f"{told}. It is taken as the truth; `updater activate {here}` checks it and puts it on record"
 
 
 def deployment_now(layout: Layout) -> Json | None:
@@ -145,14 +191,15 @@ def deployment_now(layout: Layout) -> Json | None:
 def describe(layout: Layout, path: Path) -> Json:
     """Where a deployment stands, from its journal, with the illustration of the progress file."""
     log, at_work = journal.read(path), holder(layout)
-    if at_work is None and log.end is None:
+    end = journal.ending(layout, path, log)
+    if at_work is None and end is None:
         log = journal.read(
             path
         )  # it may have come to its end between the two looks; then it is not interrupted
+        end = journal.ending(layout, path, log)
     request, before = log.request, log.before
     begun = [line for line in log.lines if line.kind == "intent"]
     shown = records.read_json(layout.progress) or {}
-    end = log.end
     found: Json = {
         "id": log.id,
         "kind": request.get("kind"),
@@ -164,8 +211,9 @@ def describe(layout: Layout, path: Path) -> Json:
         "seq": log.lines[-1].seq if log.lines else -1,
         "phases": [{"name": line.phase, "done": log.finished(line.phase or "")} for line in begun],
         "rolling_back": log.rolling_back is not None,
-        "outcome": end.get("outcome", "unknown") if end is not None else None,
-        "error": end.get("error") if end is not None else None,
+        "outcome": end["outcome"] if end is not None else None,
+        "error": end["error"] if end is not None else None,
+        "ended_by": _ended_by(end),
         "interrupted": end is None and at_work is None,
         "stale": bool(at_work and at_work.stale and end is None),
         "owner": at_work.owner.describe() if at_work and end is None else None,
@@ -185,11 +233,36 @@ def _percent(done: object, total: object) -> float | None:
 
 
 def progress(layout: Layout) -> Json | None:
-    """The running deployment, else the last one; None if there was never one."""
-    paths = journal.unfinished(layout) or journal.closed(layout)
+    """The running deployment, else the last one, or what an emergency script did after it; None if there was never one."""
+    unfinished = journal.unfinished(layout)
+    if not unfinished and (record := _script_since(layout)):
+        return _as_progress(record)
+    paths = unfinished or journal.closed(layout)
     with contextlib.suppress(FileNotFoundError):
         return describe(layout, paths[-1]) if paths else None
     return progress(layout)  # it has ended since, and its journal lies among those that have
+
+
+def _ended_by(record: Json | None) -> str | None:
+    """What an emergency script says of itself; None if it was none."""
+    return (record["text"] or "by a script") if record and records.by_script(record) else None
+
+
+def _script_since(layout: Layout) -> Json | None:
+    """The last record, if a script wrote it and it has no journal."""
+    found = records.history(layout)[-1:]
+    if found and records.by_script(found[0]) and journal.find(layout, found[0]["id"]) is None:
+        return found[0]
+    return None
+
+
+def _as_progress(record: Json) -> Json:
+    """What there is to say of something that has no journal, in the form of :func:`describe`."""
+    return {
+        **{key: record[key] for key in ("id", "kind", "wanted", "from", "to", "started", "outcome", "error")},
+        "ended_by": _ended_by(record), "phase": None, "seq": -1, "phases": [], "rolling_back": False, "interrupted": False,
+        "stale": False, "owner": None, "damaged": False,
+    }  # fmt: skip
 
 
 def steps(layout: Layout, identifier: str) -> list[Json]:
@@ -202,12 +275,12 @@ def steps(layout: Layout, identifier: str) -> list[Json]:
     from updater.deployment import phases
     from updater.deployment.transaction import Request
 
-    log = _journal(layout, identifier)
+    log, closed = _journal(layout, identifier)
     took = {it["name"]: it["seconds"] for it in log.phases() if it["name"]}
     undone = {line.phase for line in log.lines if line.kind == "undone"}
     begun = list(took)
     request = Request.from_json(log.request)
-    ended = log.end is not None or log.rolling_back is not None
+    ended = closed or log.end is not None or log.rolling_back is not None
 
     def state(name: str) -> str:
         if name not in took:
@@ -226,12 +299,12 @@ def steps(layout: Layout, identifier: str) -> list[Json]:
     ]
 
 
-def _journal(layout: Layout, identifier: str) -> journal.Log:
-    """A deployment's journal, also when it is put away between being found and being read."""
+def _journal(layout: Layout, identifier: str) -> tuple[journal.Log, bool]:
+    """A deployment's journal, also when it is put away between being found and being read; and whether it is put away."""
     for _ in range(2):
         if path := journal.find(layout, identifier):
             with contextlib.suppress(FileNotFoundError):
-                return journal.read(path)
+                return journal.read(path), path.parent.name == "closed"
     raise NotFound(f"there is no journal of {identifier}")
 
 
@@ -291,11 +364,13 @@ def one_of_history(root: Root, identifier: str) -> Json:
         NotFound: there is none. UsageError: there are several.
     """
     every = history(root)
-    found = (
-        every[:1]
-        if identifier == "latest"
-        else [it for it in every if str(it.get("id")).startswith(identifier)]
-    )
+    if identifier == "latest":
+        found = every[:1]
+    else:
+        found = [it for it in every if it["id"] == identifier][
+            :1
+        ]  # a script may have added another of that id
+        found = found or [it for it in every if it["id"].startswith(identifier)]
     if len(found) == 1:
         return found[0]
     advice = "updater --json history tells every id"

@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from updater import health, lock, records
-from updater.deployment import configuration, journal
+from updater.deployment import configuration, housekeeping, journal
 from updater.deployment.cancel import interruptible
-from updater.deployment.phases import housekeeping
 from updater.errors import Cancelled, HealthFailed, NotFound, UsageError
 from updater.layout import Layout
 from updater.operations import Root

@@ -219,11 +219,23 @@ def _not_yet(root: Root) -> str | None:
 def _tried(layout: Layout, tag: str) -> Json | None:
     """The deployment of a tag by the schedule that has ended, if it says anything of the release: one for which the application
     became busy, or the source was not reached, does not."""
-    made = [it for it in records.history(layout) if it.get("origin") == ORIGIN and it.get("wanted") == tag]
-    error = made[-1].get("error") if made else None
+    made = [
+        it
+        for it in records.history(layout)
+        if (it["origin"] == ORIGIN and it["wanted"] == tag) or _undone(it, tag)
+    ]
+    error = made[-1]["error"] if made else None
     codes = (Busy.exit_code, SourceFailed.exit_code)
     again = isinstance(error, dict) and error.get("exit_code") in codes
     return made[-1] if made and not again else None
+
+
+def _undone(record: Json, tag: str) -> bool:
+    """Whether an emergency script went back from a release: who had to do that does not want it tonight again."""
+    going_back = record["kind"] == "rollback"
+    left = record["from"] if going_back else record["to"]
+    undone = going_back or record["outcome"] in ("rolled-back", "rollback-failed")
+    return records.by_script(record) and undone and left in (tag, _name(tag))
 
 
 def _as_of_now(layout: Layout, answer: Json | None) -> Json | None:

@@ -31,7 +31,7 @@ def all_checks(layout: Layout, config: Config, plan: Plan) -> dict[str, Look]:
             "databases": partial(data.databases, layout, config, plan),
             "dumps": partial(data.dump_commands, layout, config, plan),
             "last backup": partial(data.last_backup, layout),
-            "emergency": data.emergency_tools,
+            "emergency": partial(data.without_python, layout, plan),
             "gate": partial(application.may_be_interrupted, layout, config, plan),
             "health": partial(application.healthy, layout, config),
             "ports": partial(application.ports, layout, config, plan),

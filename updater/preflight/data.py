@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sqlite3
 from datetime import timedelta
 
-from updater import records
+from updater import emergency, records
 from updater.backups import catalogue, dumps, gather, holders, sqlite
 from updater.config import Config
 from updater.errors import BackupFailed, UpdaterError
@@ -76,11 +77,40 @@ def last_backup(layout: Layout) -> Finding:
     return ok(f"{earlier[-1].id} is there")
 
 
-def emergency_tools() -> Finding:
-    """What a shell needs to open a backup when Python is gone."""
-    missing = [name for name in ("tar", "zstd") if shutil.which(name) is None]
+TOOLS = (
+    (("tar",), "tar", "a backup could not be opened without Python"),
+    (("zstd",), "zstd", "a backup could not be opened without Python"),
+    (("sha256sum", "shasum"), "coreutils", "damage could not be told without Python"),
+    (("flock", "perl"), "util-linux", "a script could not hold the lock against updater"),
+)
+"""What the emergency scripts need: one of these programs, what to install for it, what cannot be done without."""
+
+
+def without_python(layout: Layout, plan: Plan) -> Finding:
+    """What a shell needs when Python is gone: its tools, and the scripts as they come with this updater."""
+    lacking = [it for it in TOOLS if not any(map(shutil.which, it[0]))]
+    told = [f"{' and '.join(' or '.join(it[0]) for it in lacking if it[2] == why)} missing: {why}"
+        for why in dict.fromkeys(it[2] for it in lacking)]  # fmt: skip
+    remedies = []
+    if lacking:
+        packages = " ".join(it[1] for it in lacking)
+        remedies.append(f"install it: apt-get install {packages} (macOS: brew install {packages})")
+    if scripts := _scripts_behind(layout, plan):
+        told.append(scripts)
+        remedies.append(f"bring them up to date: updater init {shlex.quote(str(layout.root))}")
+    if told:
+        return warning("; ".join(told), "; ".join(remedies))
+    return ok("the emergency scripts are there, and all that they need")
+
+
+def _scripts_behind(layout: Layout, plan: Plan) -> str | None:
+    """Which of the emergency scripts are missing, or are not those of this updater; those a deployment brings up to date itself."""
+    names = emergency.lacking(layout)
+    missing = [it for it in names if not (layout.scripts / it).is_file()]
+    other = [it for it in names if it not in missing]
+    told = []
     if missing:
-        return warning(f"{' and '.join(missing)} missing: a backup could not be opened without Python",
-            f"install it: apt-get install {' '.join(missing)} (macOS: brew install {' '.join(missing)})",
-        )  # fmt: skip
-    return ok("tar and zstd are there to open a backup without Python")
+        told.append(f"missing in scripts/: {', '.join(missing)}")
+    if other and plan.thorough:
+        told.append(f"not as they come with this updater: {', '.join(f'scripts/{it}' for it in other)}")
+    return "; ".join(told) or None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection, Iterable
+import sys
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,20 +22,60 @@ class Listener(NamedTuple):
     """A process that listens on a port."""
 
     pid: int
-    name: str
+
+    @property
+    def name(self) -> str:
+        import psutil
+
+        with contextlib.suppress(psutil.Error, OSError):
+            return psutil.Process(self.pid).name()
+        return "a process that has ended"
 
 
 def listeners(ports: Collection[int]) -> dict[int, Listener]:
-    """The processes that listen on TCP ports: port -> process."""
-    import psutil
-
+    """The processes that listen on TCP ports: port -> process, of several the first."""
     found: dict[int, Listener] = {}
-    for process in psutil.process_iter() if ports else ():
-        with contextlib.suppress(psutil.Error, OSError):
-            for it in process.net_connections("tcp"):
-                if it.status == psutil.CONN_LISTEN and it.laddr.port in ports:
-                    found.setdefault(it.laddr.port, Listener(process.pid, process.name()))
+    for pid, port in _listening(ports) if ports else ():
+        found.setdefault(port, Listener(pid))
     return found
+
+
+if sys.platform == "linux":
+
+    def _listening(ports: Collection[int]) -> Iterator[tuple[int, int]]:
+        """Who listens where. The kernel's tables are read once: to find a port there it goes through all of them, and every
+        process's own shows the same."""
+        sockets = _sockets(ports)
+        for pid in sorted(int(name) for name in os.listdir("/proc") if name.isdigit()) if sockets else ():
+            with contextlib.suppress(OSError):  # it has ended, or is not for our eyes
+                for fd in os.listdir(f"/proc/{pid}/fd"):
+                    with contextlib.suppress(OSError):
+                        port = sockets.get(os.readlink(f"/proc/{pid}/fd/{fd}"))
+                        if port is not None:
+                            yield pid, port
+
+    def _sockets(ports: Collection[int]) -> dict[str, int]:
+        """Listening sockets, by the name that a descriptor's link has, and their ports (man 5 proc_pid_net)."""
+        found = {}
+        for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+            with contextlib.suppress(OSError), open(table, encoding="ascii") as lines:
+                for fields in map(str.split, lines):
+                    if len(fields) > 9 and fields[3] == "0A":  # TCP_LISTEN
+                        port = int(fields[1].rpartition(":")[2], 16)
+                        if port in ports:
+                            found[f"socket:[{fields[9]}]"] = port
+        return found
+
+else:
+
+    def _listening(ports: Collection[int]) -> Iterator[tuple[int, int]]:
+        import psutil
+
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError):
+                for it in process.net_connections("tcp"):
+                    if it.status == psutil.CONN_LISTEN and it.laddr.port in ports:
+                        yield process.pid, it.laddr.port
 
 
 def users(paths: Iterable[Path]) -> list[User]:

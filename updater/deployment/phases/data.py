@@ -1,4 +1,4 @@
-"""What a deployment owes to the data (design page, section 5): the rule by which they come back or stay, and what is tidied.
+"""What a deployment owes to the data (design page, section 5): the rule by which they come back or stay.
 
 As long as the new release cannot have written, a failure puts the untouched data back by rename. Once it may have, they stay
 as they are unless the schema changed; if it did, the present state is kept as another backup, and the one from the stop
@@ -8,17 +8,15 @@ comes back. Nothing is overwritten that does not exist somewhere else.
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from updater import records
 from updater.backups import catalogue, create, dumps, gather, sqlite, staging, swap
 from updater.backups.swap import Swap
 from updater.config import BackupConfig
-from updater.deployment import engine, journal
+from updater.deployment import engine, tidying
 from updater.deployment.transaction import Transaction
 from updater.errors import Busy, RollbackFailed, UpdaterError
 from updater.layout import Layout
@@ -194,7 +192,7 @@ def _decided(tx: Transaction) -> Json | None:
 
 
 def _tell(tx: Transaction, decided: Mapping[str, Any]) -> None:
-    aside = list(map(str, swap.kept(tx.journal.id, places(tx.layout))))
+    aside = list(map(str, swap.kept(tx.journal.id, tidying.places(tx.layout))))
     where = decided["kept"] or ", ".join(aside) or "no backup: none could be made"
     tx.memory["data"] = {
         "schema": "changed",
@@ -298,39 +296,3 @@ def settle(tx: Transaction) -> None:
     """After the commit: the data that were moved there are what counts; what lay there before goes."""
     note_schema(tx)
     swap.accept(tx.layout)
-
-
-def tidy(layout: Layout) -> None:
-    """What is left of moves whose deployment has ended: killed or hindered while it was tidied up.
-
-    After a success what lay there before may go. After anything else both states stay where they are.
-    """
-    try:
-        swap.clear(layout)
-        swap.forget_steps(layout)
-        left = swap.pending(layout)
-        if left is None or journal.find(layout, left.id) in journal.unfinished(layout):
-            return
-        path = journal.find(layout, left.id)
-        end = journal.read(path).end if path else None
-        if end and end.get("outcome") == "succeeded":
-            swap.accept(layout)
-            return
-        for line in set_aside(layout):
-            records.log(layout, line, error=True)
-    except (UpdaterError, OSError) as failure:
-        records.log(layout, f"data that were moved could not be tidied up: {failure}", error=True)
-
-
-def set_aside(layout: Layout) -> list[str]:
-    """Going back has failed for good: both states of the data stay where they are. Returns what to tell."""
-    return [f"data that were moved are kept in {place}" for place in swap.set_aside(layout)]
-
-
-def places(layout: Layout) -> list[Path]:
-    """Directories in which moved data are removed from, and a kill may leave temporary names."""
-    shared = Path(os.path.realpath(layout.shared))
-    try:
-        return [shared, *(Path(it.path) for it in os.scandir(shared) if it.is_dir() and it.name != "backups")]
-    except OSError:
-        return []

@@ -8,7 +8,6 @@ for a shell.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
 from typing import TYPE_CHECKING, Any
@@ -158,13 +157,6 @@ def resume(tx: Transaction) -> None:
         _resume_in(tx, here)
     durable.remove(tx.layout.drained)
     durable.remove(tx.layout.resume)
-
-
-def tidy(layout: Layout) -> None:
-    """A script without its mark: a kill came between the two."""
-    if not layout.drained.exists():
-        with contextlib.suppress(OSError):
-            durable.remove(layout.resume)
 
 
 def _resume_in(tx: Transaction, version: str) -> None:

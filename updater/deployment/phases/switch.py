@@ -8,9 +8,9 @@ from typing import Any
 
 from updater import durable, ownership
 from updater.backups import swap
-from updater.deployment import configuration
+from updater.deployment import configuration, housekeeping
 from updater.deployment.engine import Phase
-from updater.deployment.phases import configure, data, guard, housekeeping
+from updater.deployment.phases import configure, data, guard
 from updater.deployment.transaction import Stopwatch, Transaction
 from updater.errors import (
     Cancelled,
