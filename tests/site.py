@@ -258,14 +258,14 @@ class Site:
         except OSError:
             return None
 
-    def runs(self, version: str) -> None:
+    def runs(self, version: str, processes: tuple[str, ...] = ("web",)) -> None:
         """The release is in service by every fact there is: link, VERSION, good, process, answer."""
         assert self.current() == version
         assert (self.root / "VERSION").read_text().strip() == version.removeprefix("v").split("+")[0]
         found = self.status()
         assert found["in_service"]["version"] == version
         seen = [(it["name"], it["state"], it["release"]) for it in found["processes"]]
-        assert seen == [("web", "running", version)], (seen, self.history()[-1:])
+        assert seen == [(name, "running", version) for name in processes], (seen, self.history()[-1:])
         assert (self.answer() or "").startswith(version.removeprefix("v").split("+")[0] + " ")
 
     def is_clean(self) -> None:

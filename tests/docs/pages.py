@@ -14,7 +14,7 @@ from markdown_it.token import Token
 HERE = Path(__file__).resolve().parents[2]
 RUN = ("sh", "console")
 """Languages of blocks that are run."""
-NOTES = ("in", "not run", "not checked", "ends", "shows", "answers", "until")
+NOTES = ("in", "not run", "not checked", "ends", "shows", "answers", "until", "runs")
 NOT_OURS = ("examples/tradebot/app/", "examples/tradebot/versions/")
 """The example's own pages are part of its releases."""
 

@@ -65,3 +65,6 @@ def broken_update(world: World) -> None:
     world.site.deployed("v1.3.2")
     world.site.publish("v1.4.0", "crash")
     assert world.site.updater("deploy").code == 4
+
+
+from tests.docs import broken  # noqa: E402,F401  its preparations; it needs the registry

@@ -32,5 +32,7 @@ def test_the_blocks_of_a_page_can_be_run(blocks: Blocks, tmp_path: Path) -> None
             output = "".join(it.output for it in ran)
             for text in block.notes.get("shows", ()):
                 assert text in output, f"{block.where}: does not show {text!r}:\n{told}"
+            for version in block.notes.get("runs", ()):
+                made.runs(version)
         own = {it.name for it in made.site.layout.own.iterdir() if not it.name.startswith(".tmp-")}
         assert own <= own_names(), "docs/format.md has a table of these names"

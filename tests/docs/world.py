@@ -50,6 +50,8 @@ class World:
     here: Path
     says: dict[str, str] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
+    after: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    """What a preparation has made outside the root, and how it goes away."""
 
     def __post_init__(self) -> None:
         self.dashboard_port = free_port()
@@ -122,8 +124,13 @@ class World:
         back = {value: key for key, value in self.says.items()}
         return _replaced(text, {f"{self.place}/": "/", str(HERE): "/home/you/updater", **back})
 
+    def runs(self, version: str) -> None:
+        """The release is in service by every fact there is."""
+        self.site.runs(version, ("dashboard", "bot"))
+
     def end(self) -> None:
         self.site.end()
+        self.after.close()
 
 
 def _waited(process: subprocess.Popen[bytes], said: IO[bytes], block: Block) -> int:
