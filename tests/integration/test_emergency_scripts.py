@@ -49,6 +49,9 @@ def site(tmp_path: Path, server: ReleaseServer, installed: Installation) -> Iter
     """A root made by that installation."""
     assert isinstance(server.releases, list)
     made = Site(tmp_path, server, server.releases, environment={"PYTHONPATH": str(installed.place)})
+    shutil.rmtree(made.layout.scripts)  # those of this checkout
+    made.layout.script_sums.unlink()
+    assert made.updater("init", str(made.root)).code == 0
     yield made
     made.end()
 
