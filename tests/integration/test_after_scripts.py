@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -176,6 +177,25 @@ def test_a_deployment_that_a_script_has_ended_is_over(
     site.configure(watch=0.1)
     assert site.updater("deploy", "v1.1.0").code == 0
     site.runs("v1.1.0")
+    site.is_clean()
+
+
+def test_the_script_itself_and_then_updater(site: Site) -> None:
+    path = killed(site)
+    command = ["sh", str(site.layout.scripts / "emergency_rollback.sh"), "--yes"]
+    done = subprocess.run(
+        command, cwd="/", capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    site.runs("v1.0.0")
+    before = site.layout.history.read_bytes()
+    recovered = site.updater("recover")
+    assert recovered.code == 0 and recovered.out.startswith("nothing to recover\n"), recovered.text
+    assert "by emergency_rollback.sh" in recovered.out
+    assert site.layout.history.read_bytes() == before
+    assert "by emergency_rollback.sh" in site.updater("status").out
+    assert path.stem in [it["id"] for it in site.history()]
+    assert site.updater("history").code == 0 and "interrupted" not in site.updater("progress").out
     site.is_clean()
 
 
