@@ -64,7 +64,7 @@ def test_every_command_shows_what_a_script_did(site: Site) -> None:
     before = site.layout.history.read_bytes()
     assert site.updater("recover").out.splitlines() == [
         "nothing to recover",
-        "the last thing that happened was a script's: rollback v1.1.0 → v1.0.0: succeeded (by emergency_rollback.sh), "
+        "done by a script: rollback v1.1.0 → v1.0.0: succeeded (by emergency_rollback.sh), "
         + records.moment(RECORD["ended"]).astimezone().strftime("%Y-%m-%d %H:%M:%S"),  # type: ignore[union-attr]
     ]
     assert site.layout.history.read_bytes() == before
@@ -73,7 +73,7 @@ def test_every_command_shows_what_a_script_did(site: Site) -> None:
     assert site.updater("deploy", "v1.1.0").code == 0, "and updater goes on from there"
     site.runs("v1.1.0")
     assert site.history()[-2] == RECORD, "what a script wrote stays as it is"
-    assert "script's" not in site.updater("recover").out
+    assert "script" not in site.updater("recover").out
 
 
 def test_the_schedule_leaves_alone_what_a_script_went_back_from(site: Site) -> None:
@@ -164,7 +164,7 @@ def test_a_deployment_that_a_script_has_ended_is_over(
     assert site.updater("progress").out == "deploy v1.1.0: rolled-back (ended by emergency_rollback.sh)\n"
     done = site.updater("recover")
     assert done.code == 0 and done.out.startswith(
-        "nothing to recover\nthe last thing that happened was a script's: "
+        "nothing to recover\ndone by a script: "
         "deploy v1.0.0 → v1.1.0: rolled-back (ended by emergency_rollback.sh), "
     ), done.text
     if sums:
@@ -191,7 +191,8 @@ def test_the_script_itself_and_then_updater(site: Site) -> None:
     before = site.layout.history.read_bytes()
     recovered = site.updater("recover")
     assert recovered.code == 0 and recovered.out.startswith("nothing to recover\n"), recovered.text
-    assert "by emergency_rollback.sh" in recovered.out
+    assert "done by a script: deploy v1.0.0 → v1.1.0: rolled-back (" in recovered.out
+    assert "done by a script: rollback " in recovered.out
     assert site.layout.history.read_bytes() == before
     assert "by emergency_rollback.sh" in site.updater("status").out
     assert path.stem in [it["id"] for it in site.history()]
