@@ -157,6 +157,12 @@ def test_the_repository_itself_is_a_root_whose_scripts_are_the_source() -> None:
     assert emergency.lacking(Layout(HERE)) == []
 
 
+def test_what_others_include_is_replaced_first() -> None:
+    names = list(emergency.ours())
+    included = [it for it in names if it.startswith("lib")]
+    assert included and names[: len(included)] == included
+
+
 def test_a_checkout_puts_its_scripts_into_a_root(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     layout.own.mkdir()
