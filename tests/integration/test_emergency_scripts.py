@@ -56,6 +56,13 @@ def site(tmp_path: Path, server: ReleaseServer, installed: Installation) -> Iter
     made.end()
 
 
+def deploy(site: Site, tag: str) -> None:
+    """By that installation's own command."""
+    site.publish(tag)
+    done = site.updater("deploy", tag)
+    assert done.code == 0, done.text
+
+
 def contents(site: Site) -> dict[str, str]:
     return {
         it.name: it.read_text().split()[-1] for it in sorted(site.layout.scripts.iterdir()) if it.is_file()
@@ -68,7 +75,7 @@ def test_a_new_root_has_them_and_each_deployment_refreshes_them(site: Site, inst
     before = (site.layout.scripts / "force_stop.sh").stat().st_ino
     (site.layout.scripts / "mine.sh").write_text("#!/bin/sh\necho mine\n")
     installed.brings(lib="two", restore_backup="two")
-    site.deployed("v1.0.0")
+    deploy(site, "v1.0.0")
     assert contents(site) == {
         "lib.sh": "two",
         "force_stop.sh": "one",
@@ -106,7 +113,7 @@ def test_what_stands_in_their_place_is_not_followed_and_an_edited_one_is_kept(
     stop.write_text("#!/bin/sh\necho edited\n")
     installed.brings(lib="two", force_stop="two", unlock_update="two")
     (site.layout.scripts / "unlock_update.sh").mkdir()
-    site.deployed("v1.0.0")
+    deploy(site, "v1.0.0")
     told = "\n".join(site.history()[-1]["warnings"])
     assert "scripts/lib.sh is a symlink; it is left alone" in told
     assert "scripts/unlock_update.sh is a directory" in told
@@ -143,7 +150,7 @@ def test_a_disk_that_refuses_them_is_a_warning_of_a_deployment_that_is_good(
     installed.brings(lib="two")
     shutil.rmtree(site.layout.scripts)
     site.layout.scripts.write_text("a file")
-    site.deployed("v1.0.0")
+    deploy(site, "v1.0.0")
     site.runs("v1.0.0")
     assert "scripts/ is not a directory" in site.history()[-1]["warnings"][-1]
 
