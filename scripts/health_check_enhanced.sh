@@ -1,5 +1,6 @@
 #!/bin/sh
 # Looks at everything of a root and says what is wrong and what to type: no Python, no network, no room on the disk. Reads only.
+# shellcheck disable=SC2329
 if [ -n "${ZSH_VERSION-}" ]; then emulate sh; fi
 here=$(dirname -- "$0")
 # shellcheck source=scripts/lib.sh
@@ -451,8 +452,11 @@ look_backup() {
 
 look_scripts() {
     broken=$(broken_scripts)
+    remedy="updater init $(quoted "$root") puts them there; or copy them from the source of updater: scripts/*.sh"
     if [ -n "$broken" ]; then
-        check warning scripts "$(printf '%s' "$broken" | tr '\n' ';' | sed 's/;/; /g')" "updater init $(quoted "$root") puts them there; or copy them from the source of updater: scripts/*.sh"
+        check warning scripts "$(printf '%s' "$broken" | tr '\n' ';' | sed 's/;/; /g')" "$remedy"
+    elif edited=$(edited_scripts) && [ -n "$edited" ]; then
+        check warning scripts "not as updater wrote them: $(oneline "$edited")" "$remedy (an edited one is kept beside)"
     else
         check ok scripts 'all emergency scripts are there'
     fi

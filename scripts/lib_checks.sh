@@ -186,5 +186,12 @@ broken_scripts() {
     done
 }
 
+# edited_scripts: those that are not as updater wrote them: somebody's edit, or a mixture of two versions
+edited_scripts() {
+    [ -n "$sha_tool" ] && [ -s "$own/scripts.sums" ] || return 0
+    # shellcheck disable=SC2086
+    (cd -- "$root" && $sha_tool -c .updater/scripts.sums 2>/dev/null) | sed -n 's/: FAILED.*//p'
+}
+
 owner_of() { ls -ld "$1" 2>/dev/null | awk '{ print $3; exit }'; }
 myself() { id -un 2>/dev/null || id -u; }

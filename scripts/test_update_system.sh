@@ -201,8 +201,12 @@ look_network() {
         status=$(curl -s -o /dev/null -m 10 -w '%{http_code}' "$address" 2>/dev/null) || status=
         [ "$status" != 000 ] || status=
     elif has wget; then
-        wget -q -T 10 -O /dev/null "$address" >/dev/null 2>&1
-        case $? in 0 | 6 | 8) status=answered ;; *) status= ;; esac
+        (wget -q -T 10 -O /dev/null "$address") >/dev/null 2>&1
+        case $? in
+            0 | 6 | 8) status=answered ;;
+            12[67] | 13? | 14? | 15?) check note source "$address was not asked: wget does not work here"; return ;;
+            *) status= ;;
+        esac
     else
         check note source "$address was not asked: neither curl nor wget is here"
         return
@@ -299,13 +303,8 @@ look_scripts() {
         check failed scripts "$(printf '%s' "$broken" | tr '\n' ';' | sed 's/;/; /g')" "$remedy"
         return
     fi
-    if [ -f "$root/scripts/SHA256SUMS" ] && [ -n "$sha_tool" ]; then
-        # shellcheck disable=SC2086
-        if ! told=$(cd -- "$root/scripts" && $sha_tool -c SHA256SUMS 2>&1); then
-            check failed scripts "not all of one version: $(oneline "$(printf '%s\n' "$told" | sed -n 's/: FAILED.*//p')")" "$remedy"
-            return
-        fi
-    fi
+    edited=$(edited_scripts)
+    if [ -n "$edited" ]; then check warning scripts "not as updater wrote them: an edit, or a mixture of two versions: $(oneline "$edited")" "$remedy (an edited one is kept beside)"; return; fi
     check ok scripts 'all are there and whole'
 }
 
