@@ -1,7 +1,7 @@
 #!/bin/sh
 # Looks at everything of a root and says what is wrong and what to type: no Python, no network, no room on the disk. Reads only.
 # shellcheck disable=SC2329
-if [ -n "${ZSH_VERSION-}" ]; then emulate sh; fi
+case ${ZSH_VERSION:+${ZSH_NAME-}} in '' | sh) ;; *) exec /bin/sh "$0" "$@" ;; esac   # zsh by its own name: `path` and `status` are taken there
 here=$(dirname -- "$0")
 # shellcheck source=scripts/lib.sh
 . "$here/lib.sh"
@@ -63,7 +63,7 @@ start_again() {
 
 look_root() {
     owner=$(owner_of "$root") me=$(myself)
-    if [ ! -w "$root" ] && { [ "$me" = "$owner" ] || [ "$(id -u)" = 0 ]; }; then
+    if is_read_only "$root" || { [ ! -w "$root" ] && { [ "$me" = "$owner" ] || [ "$(id -u)" = 0 ]; }; }; then
         check failed root "$root cannot be written, not even by $me" 'see dmesg for a failing disk, and remount it: mount -o remount,rw'
     elif [ "$me" != "$owner" ] && [ "$(id -u)" != 0 ]; then
         check warning root "$root belongs to $owner, and you are $me: some of it cannot be seen" "sudo -u $(quoted "$owner") $(command_line health_check_enhanced.sh)"
@@ -526,7 +526,7 @@ application's settings. Secrets are blanked out as ***, and often the rest of a 
     part 'filesystems'
     for place in "$root" "$root/releases" "$own" "$root/shared" "$root"/shared/*; do if [ -d "$place" ]; then limited 10 df -Pk "$place" | sed 1d; fi; done | sort -u
     for place in "$root" "$root/shared"; do limited 10 df -i "$place"; done 2>/dev/null | sort -u
-    each report_mount "$(printf '%s' "$mounts")"
+    each mounted "$mounts"
     part 'names'
     for place in "$root" "$root/releases" "$own" "$own"/*/ "$root/shared" "$root/shared/backups" "$logs"; do
         case $place in */cache/ | */config/ | */good/ | */previous/) continue ;; esac
@@ -547,8 +547,6 @@ application's settings. Secrets are blanked out as ***, and often the rest of a 
     done
     part 'end of the report'
 }
-
-report_mount() { limited 10 mount 2>/dev/null | grep -F " on $1 "; }
 
 write_report() {
     [ -n "$report" ] || return 0

@@ -77,7 +77,9 @@ def test_what_is_well_is_called_so_in_every_shell(site: Site, tools: Path, shell
     assert (found.code, found.wrong) == (0, []), found.wrong
     assert found.verdict["in_service"] == "v1.1.0"
     said = "\n".join(f"{it['name']}: {it['summary']}" for it in found.checks)
-    assert "web: pid " in said and "of v1.1.0" in said and "databases: 1 whole" in said and "lock: free" in said
+    assert (
+        "web: pid " in said and "of v1.1.0" in said and "databases: 1 whole" in said and "lock: free" in said
+    )
     assert not list((site.layout.shared / "data").glob("*.db-*")), "a look leaves nothing beside a database"
     ready = look(tools, site.root, READY, shell=shell)
     assert ready.code == 0 and ready.verdict["update"] and ready.verdict["recover"], ready.wrong
@@ -88,7 +90,11 @@ def test_it_is_said_to_people_as_well(site: Site, tools: Path) -> None:
     with aside(site.layout.history):
         site.layout.history.write_text("[\n{tor\n")
         done = run(tools, HEALTH, "--root", str(site.root), cwd=site.layout.scripts)
-    assert done.code == 0 and "v1.1.0 is healthy: 0 failed, 1 warnings" in done.out and "Next: updater history" in done.out
+    assert (
+        done.code == 0
+        and "v1.1.0 is healthy: 0 failed, 1 warnings" in done.out
+        and "Next: updater history" in done.out
+    )
     assert "\x1b" not in done.out
     assert run(tools, HEALTH, "--nonsense").code == 2
 
@@ -130,7 +136,11 @@ def changed(path: Path, content: bytes) -> Iterator[None]:
 
 def interrupted(site: Site, lines: int = 20, damage: int | None = None, torn: bytes = b"") -> bytes:
     """The journal of the last deployment, as far as a kill let it come."""
-    closed = sorted((site.layout.journal / "closed").glob("*.jsonl"))[-1].read_bytes().splitlines(keepends=True)[:lines]
+    closed = (
+        sorted((site.layout.journal / "closed").glob("*.jsonl"))[-1]
+        .read_bytes()
+        .splitlines(keepends=True)[:lines]
+    )
     if damage is not None:
         closed[damage] = closed[damage].replace(b'"kind"', b'"kinD"')
     return b"".join(closed) + torn
@@ -198,7 +208,9 @@ def a_lost_pid_file(site: Site) -> Iterator[None]:
 def a_damaged_database(site: Site) -> Iterator[None]:
     path = site.layout.shared / "data" / "damaged.db"
     with contextlib.closing(sqlite3.connect(path)) as connection:
-        connection.execute("CREATE TABLE t AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n LIMIT 3000) SELECT i, hex(i) h FROM n")
+        connection.execute(
+            "CREATE TABLE t AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n LIMIT 3000) SELECT i, hex(i) h FROM n"
+        )
         connection.execute("CREATE INDEX x ON t (h)")
         connection.commit()
     content = bytearray(path.read_bytes())
@@ -211,7 +223,10 @@ def a_damaged_database(site: Site) -> Iterator[None]:
 def a_killed_updater(site: Site) -> Iterator[None]:
     owner = "pid=999999\nstart=1\nboot=none\noperation=deploy\nsince=2026-01-01T00:00:00Z\n"
     torn = b'0123456789abcdef {"at":"20'
-    with file(site.layout.lock_owner, owner), file(site.layout.journal / "20260101T000000-abcdef.jsonl", interrupted(site, torn=torn)):
+    with (
+        file(site.layout.lock_owner, owner),
+        file(site.layout.journal / "20260101T000000-abcdef.jsonl", interrupted(site, torn=torn)),
+    ):
         yield
 
 
@@ -235,7 +250,10 @@ def marks_without_a_deployment(site: Site) -> Iterator[None]:
 
 @contextlib.contextmanager
 def names_left_by_a_kill(site: Site) -> Iterator[None]:
-    with file(site.layout.own / ".tmp-check.json-123-0123abcd"), file(site.layout.backups / ".tmp-backup-20260101T000000-abcdef"):
+    with (
+        file(site.layout.own / ".tmp-check.json-123-0123abcd"),
+        file(site.layout.backups / ".tmp-backup-20260101T000000-abcdef"),
+    ):
         yield
 
 
@@ -247,7 +265,8 @@ def no_records(site: Site) -> Iterator[None]:
 
 @contextlib.contextmanager
 def a_damaged_history(site: Site) -> Iterator[None]:
-    with changed(site.layout.history, site.layout.history.read_bytes().replace(b"[\n", b'[\n{"id": "2026', 1)):
+    lines = site.layout.history.read_bytes().splitlines(keepends=True)
+    with changed(site.layout.history, b"".join([lines[0], lines[1][:50] + b"\n", *lines[2:]])):
         yield
 
 
@@ -274,34 +293,46 @@ def a_script_that_is_cut_off(site: Site) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def many_at_once(site: Site) -> Iterator[None]:
+    """What does not hide each other: one look for all."""
+    with contextlib.ExitStack() as stack:
+        for breaks in (
+            a_flipped_byte, a_python_that_is_gone, a_damaged_database, marks_without_a_deployment, names_left_by_a_kill, a_damaged_history,
+            a_backup_without_sums, a_pipe_for_a_log, a_script_that_is_cut_off,
+        ):  # fmt: skip
+            stack.enter_context(breaks(site))
+        yield
+
+
 Breaks = Callable[[Site], contextlib.AbstractContextManager[None]]
 
 TROUBLES: list[tuple[Breaks, int, str, str, str, str]] = [
-    (a_flipped_byte, 3, "releases", "failed", "v1.1.0 was changed since it was installed: serve.py", "updater verify v1.1.0"),
+    (many_at_once, 3, "releases", "failed", "v1.1.0 was changed since it was installed: serve.py", "updater verify v1.1.0"),
     (a_dangling_current, 4, "current", "failed", "leads to v9.9.9, which is not there", "emergency_rollback.sh' v1.1.0"),
-    (a_directory_at_current, 3, "current", "failed", "not a symlink but a real directory", "mv current current.aside"),
-    (no_current, 3, "current", "failed", "nothing is in service", "emergency_rollback.sh' v1.1.0"),
+    (a_directory_at_current, 4, "current", "failed", "not a symlink but a real directory", "mv current current.aside"),
+    (no_current, 4, "current", "failed", "nothing is in service", "emergency_rollback.sh' v1.1.0"),
     (a_flip_by_hand, 4, "current", "warning", "v1.0.0 is in service, put there by hand", "emergency_rollback.sh' v1.1.0"),
     (a_flip_by_hand, 4, "processes", "failed", "of v1.1.0, since", "updater restart"),
-    (a_python_that_is_gone, 3, "releases", "failed", "v1.0.0: .venv/bin/python is not there", "updater fetch --rebuild v1.0.0"),
+    (many_at_once, 3, "releases", "failed", "v1.0.0: .venv/bin/python is not there", "updater fetch --rebuild v1.0.0"),
     (two_versions, 4, "processes", "failed", "2 releases run at once: v1.1.0 v1.0.0", "force_stop.sh"),
     (two_versions, 4, "processes", "warning", "of web (v1.0.0) was left behind", "updater restart"),
     (a_lost_pid_file, 4, "processes", "warning", "of web (v1.1.0) runs, but its pid file is lost", "force_stop.sh"),
-    (a_damaged_database, 3, "databases", "failed", "shared/data/damaged.db is damaged", "restore_backup.sh"),
+    (many_at_once, 3, "databases", "failed", "shared/data/damaged.db is damaged", "restore_backup.sh"),
     (a_killed_updater, 3, "deployment", "failed", "deploy to v1.1.0, from v1.0.0) was interrupted in phase", "cleanup_failed_update.sh"),
     (a_killed_updater, 3, "deployment", "note", "the last line of the journal of 20260101T000000-abcdef is torn", ""),
     (a_killed_updater, 3, "lock", "note", "free; the owner on record is dead: deploy, pid 999999", ""),
     (a_damaged_journal, 3, "deployment", "failed", "is damaged from line 8 of 20 on", "updater recover"),
     (data_on_the_move, 3, "data", "failed", "restore of 20260101T000000-abcdef", "cleanup_failed_update.sh"),
-    (marks_without_a_deployment, 0, "drained", "warning", "told to take on nothing new", "updater recover"),
-    (marks_without_a_deployment, 0, "trial", "warning", "as on trial", "updater recover"),
-    (names_left_by_a_kill, 0, "leftovers", "warning", "2 temporary names left by a kill", "cleanup_failed_update.sh"),
+    (many_at_once, 3, "drained", "warning", "told to take on nothing new", "updater recover"),
+    (many_at_once, 3, "trial", "warning", "as on trial", "updater recover"),
+    (many_at_once, 3, "leftovers", "warning", "2 temporary names left by a kill", "cleanup_failed_update.sh"),
     (no_records, 3, "root", "failed", ".updater is not there", "updater init"),
-    (a_damaged_history, 0, "history", "warning", "1 lines of update_history.json are damaged", "nothing"),
-    (a_damaged_history, 0, "history", "ok", "last: deploy v1.0.0 to v1.1.0: succeeded", ""),
-    (a_backup_without_sums, 3, "backup", "failed", "SHA256SUMS missing", "updater backup create"),
-    (a_pipe_for_a_log, 0, "logs", "warning", "shared/logs/errors.log is no file", "errors.log.aside"),
-    (a_script_that_is_cut_off, 0, "scripts", "warning", "unlock_update.sh is damaged", "updater init"),
+    (many_at_once, 3, "history", "warning", "1 lines of update_history.json are damaged", "nothing"),
+    (many_at_once, 3, "history", "ok", "last: deploy v1.0.0 to v1.1.0: succeeded", ""),
+    (many_at_once, 3, "backup", "failed", "SHA256SUMS missing", "updater backup create"),
+    (many_at_once, 3, "logs", "warning", "shared/logs/errors.log is no file", "errors.log.aside"),
+    (many_at_once, 3, "scripts", "warning", "unlock_update.sh is damaged", "updater init"),
 ]  # fmt: skip
 
 
@@ -313,8 +344,7 @@ def test_every_trouble_is_named_with_what_to_type(site: Site, tools: Path, break
         told = [it for it in found.of(name, result) if said in it["summary"]]
         assert told, (said, found.checks)
         assert remedy in (told[0]["remedy"] or ""), told
-        if breaks is not no_records or code:
-            assert found.code == code or (breaks is no_records and found.code == 4), found.wrong
+        assert found.code == code, found.wrong
 
 
 def test_a_process_that_died_is_told_with_how_to_start_it(site: Site, tools: Path) -> None:
@@ -344,12 +374,19 @@ def test_a_locked_database_is_no_alarm(site: Site, tools: Path) -> None:
 
 def test_a_deployment_at_work_is_no_alarm_until_it_gets_nowhere(site: Site, tools: Path) -> None:
     me = psutil.Process()
-    start = Path(f"/proc/{me.pid}/stat").read_text().rpartition(")")[2].split()[19] if Path("/proc/self/stat").exists() else ""
+    start = (
+        Path(f"/proc/{me.pid}/stat").read_text().rpartition(")")[2].split()[19]
+        if Path("/proc/self/stat").exists()
+        else ""
+    )
     if not start:
         pytest.skip("needs /proc")
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     owner = f"pid={me.pid}\nstart={start}\nboot={boot}\noperation=deploy\nsince=2026-01-01T00:00:00Z\n"
-    with file(site.layout.lock_owner, owner) as path, file(site.layout.journal / "20260101T000000-abcdef.jsonl", interrupted(site)) as journal:
+    with (
+        file(site.layout.lock_owner, owner) as path,
+        file(site.layout.journal / "20260101T000000-abcdef.jsonl", interrupted(site)) as journal,
+    ):
         found = look(tools, site.root)
         assert found.code == 0 and "is in phase" in found.of("deployment", "ok")[0]["summary"], found.wrong
         for it in (path, journal, site.layout.progress):
@@ -361,9 +398,15 @@ def test_a_deployment_at_work_is_no_alarm_until_it_gets_nowhere(site: Site, tool
 
 def test_a_hold_and_a_pid_file_that_names_nothing_are_told(site: Site, tools: Path) -> None:
     hold = '{"reason": "open trades", "by": "ann", "at": "2026-01-02T00:00:00Z"}'
-    with file(site.layout.hold, hold), file(site.layout.pid_file("old"), "pid=999999\nstart=1\nboot=x\nrelease=v1.0.0\n"):
+    with (
+        file(site.layout.hold, hold),
+        file(site.layout.pid_file("old"), "pid=999999\nstart=1\nboot=x\nrelease=v1.0.0\n"),
+    ):
         found = look(tools, site.root)
-    assert found.code == 0 and "held by ann since 2026-01-02T00:00:00Z: open trades" in found.of("hold", "note")[0]["summary"]
+    assert (
+        found.code == 0
+        and "held by ann since 2026-01-02T00:00:00Z: open trades" in found.of("hold", "note")[0]["summary"]
+    )
     assert "old: its pid file names nothing" in found.of("processes", "note")[0]["summary"]
 
 
@@ -375,7 +418,9 @@ def small_root(place: Path) -> Path:
     return root
 
 
-@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize(
+    "shell", [it for it in SHELLS if it == "mksh"] or ["sh"]
+)  # it makes files for here-documents
 def test_it_works_on_a_full_disk_and_on_one_that_cannot_be_written(
     tools: Path, mount: Callable[..., Path], shell: str
 ) -> None:
@@ -389,7 +434,9 @@ def test_it_works_on_a_full_disk_and_on_one_that_cannot_be_written(
     done = run(tools, HEALTH, "--root", str(root), shell=shell, cwd=place, **env)
     assert done.code == 3 and done.err == "", done.text
     assert f"full: {place}" in done.out and "updater prune" in done.out
-    done = run(tools, HEALTH, "--root", str(root), "--report", str(place / "report"), shell=shell, cwd=place, **env)
+    done = run(
+        tools, HEALTH, "--root", str(root), "--report", str(place / "report"), shell=shell, cwd=place, **env
+    )
     assert done.code == 2 and "could not be written whole" in done.err and "--report -" in done.err
     done = run(tools, HEALTH, "--root", str(root), "--report", "-", shell=shell, cwd=place, **env)
     assert "# >>> end of the report" in done.out
@@ -414,19 +461,28 @@ def test_the_report_holds_what_a_maintainer_asks_for_and_no_secret(site: Site, t
     }  # fmt: skip
     config, data = site.layout.shared / "config", site.layout.config
     text = data.read_text().replace("env = {", f'env = {{ API_PASSWORD = "{planted["env"]}",')
-    said = "".join(f"connecting with {it!r}, {json.dumps(it)}, {it} at once\n" for name, it in planted.items() if name not in ("log", "bearer"))
+    said = "".join(
+        f"connecting with {it!r}, {json.dumps(it)}, {it} at once\n"
+        for name, it in planted.items()
+        if name not in ("log", "bearer", "url", "journal")
+    )
     said += f"password={planted['log']} Bearer {planted['bearer']} x\nAuthorization: {planted['bearer']}\nhttps://bot:{planted['url']}@x.example/ws\n"
-    journal = interrupted(site) .replace(b'"reason":""', f'"reason":"api_key={planted["journal"]}"'.encode())
+    journal = interrupted(site).replace(b'"reason":""', f'"reason":"api_key={planted["journal"]}"'.encode())
     with (
         changed(data, f'{text}\n[notify]\nurls = [\n  "{planted["service"]}",\n]\n'.encode()),
         file(config / "a.toml", f"secret = {json.dumps(planted['toml'])}\n"),
-        file(config / "b.yml", f"exchange:\n  api_key: {planted['yaml']}\n  mnemonic: >-\n    {planted['words']}\n  keys:\n  - first\n  - {planted['list']}\n"),
+        file(
+            config / "b.yml",
+            f"exchange:\n  api_key: {planted['yaml']}\n  mnemonic: >-\n    {planted['words']}\n  keys:\n  - first\n  - {planted['list']}\n",
+        ),
         file(site.layout.shared / ".env", f"TELEGRAM_TOKEN={planted['dotenv']}\n"),
         changed(site.layout.process_log("web"), f"--- started now\n{said}".encode()),
         file(site.layout.journal / "20260101T000000-abcdef.jsonl", journal),
     ):
         place = site.place / "report.txt"
-        done = run(tools, HEALTH, "--root", str(site.root), "--report", str(place), SOME_TOKEN=planted["variable"])
+        done = run(
+            tools, HEALTH, "--root", str(site.root), "--report", str(place), SOME_TOKEN=planted["variable"]
+        )
         again = run(tools, HEALTH, "--root", str(site.root), "--report", str(place))
     assert done.code == 3 and done.err == "" and f"The report is {place}" in done.out
     assert stat.S_IMODE(place.stat().st_mode) == 0o600
@@ -443,13 +499,15 @@ def test_the_report_holds_what_a_maintainer_asks_for_and_no_secret(site: Site, t
     assert report.endswith("# >>> end of the report\n")
 
 
-WORD = st.text("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 $%&/()=?*+~#,;:.!|<>@^[]{}'\"\\`é", min_size=6, max_size=30).filter(
-    lambda it: it == it.strip() and len(set(it)) > 3
-)
+WORD = st.text(
+    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 $%&/()=?*+~#,;:.!|<>@^[]{}'\"\\`é",
+    min_size=6,
+    max_size=30,
+).filter(lambda it: it == it.strip() and len(set(it)) > 3)
 NAMES = ["password", "api_key", "SECRET_TOKEN", "wallet.mnemonic", "private-key", "db_passphrase", "webhook"]
 
 
-@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(secrets=st.lists(st.tuples(st.sampled_from(NAMES), WORD), min_size=8, max_size=24))
 def test_no_planted_secret_is_left(tools: Path, tmp_path: Path, secrets: list[tuple[str, str]]) -> None:
     """In every form in which settings and logs hold one."""
@@ -465,10 +523,16 @@ def test_no_planted_secret_is_left(tools: Path, tmp_path: Path, secrets: list[tu
     ]  # fmt: skip
     lines = [forms[number % len(forms)](name, it) for number, (name, it) in enumerate(secrets)]
     # every second one is in the settings as well, and then is known wherever else it appears
-    (root / "shared" / "config" / "app.txt").write_text("".join(f"{name} = {json.dumps(it, ensure_ascii=False)}\n" for name, it in secrets[::2]))
-    lines += [f"the line says {it} and {json.dumps(it, ensure_ascii=False)} and goes on" for _, it in secrets[::2]]
+    (root / "shared" / "config" / "app.txt").write_text(
+        "".join(f"{name} = {json.dumps(it, ensure_ascii=False)}\n" for name, it in secrets[::2])
+    )
+    lines += [
+        f"the line says {it} and {json.dumps(it, ensure_ascii=False)} and goes on" for _, it in secrets[::2]
+    ]
     text = "".join(f"{line}\nplain {number}\n" for number, line in enumerate(lines))
-    program = f'cd "{SCRIPTS}"; . ./lib.sh; . ./lib_checks.sh; . ./lib_redact.sh; root=$1 own=$1/.updater; redact'
+    program = (
+        f'cd "{SCRIPTS}"; . ./lib.sh; . ./lib_checks.sh; . ./lib_redact.sh; root=$1 own=$1/.updater; redact'
+    )
     done = subprocess.run(
         ["/bin/sh", "-c", program, "sh", str(root)], input=text.encode(), env={"PATH": str(tools)}, capture_output=True, check=True, timeout=60
     )  # fmt: skip
@@ -483,7 +547,11 @@ def test_no_planted_secret_is_left(tools: Path, tmp_path: Path, secrets: list[tu
 
 def test_a_dry_run_writes_nothing(site: Site, tools: Path) -> None:
     def state() -> dict[str, tuple[int, int]]:
-        return {str(it): (it.lstat().st_mtime_ns, it.lstat().st_ino) for it in site.root.rglob("*") if "logs" not in it.parts}
+        return {
+            str(it): (it.lstat().st_mtime_ns, it.lstat().st_ino)
+            for it in site.root.rglob("*")
+            if "logs" not in it.parts
+        }
 
     before = state()
     found = look(tools, site.root, READY, "--dry-run")
@@ -511,12 +579,20 @@ def test_a_network_that_is_down_keeps_nobody_from_recovering(site: Site, tools: 
 def test_a_way_back_that_would_not_work_is_told(site: Site, tools: Path) -> None:
     archive = max(site.layout.backups.glob("backup_*")) / "data.tar.zst"
     content = archive.read_bytes()
-    with a_python_that_is_gone(site), changed(archive, content[:-9] + b"damaged!!"), aside(site.layout.launchers / "v1.1.0"):
+    with (
+        a_python_that_is_gone(site),
+        changed(archive, content[:-9] + b"damaged!!"),
+        aside(site.layout.launchers / "v1.1.0"),
+    ):
         found = look(tools, site.root, READY)
     said = "\n".join(it["summary"] for it in found.checks if it["result"] == "failed")
     assert found.code == 3 and not found.verdict["recover"] and found.verdict["update"]
     assert "v1.0.0 (the last good one before): .venv/bin/python is not there" in said
     assert "there are no launchers" in said and "is damaged: data.tar.zst" in said
-    with changed(archive, content[:20]), aside(archive.parent / "SHA256SUMS"):
-        (archive.parent / "SHA256SUMS").write_text("")
-        assert "cannot be unpacked with the tools here: data.tar.zst" in look(tools, site.root, READY).of("backup", "failed")[0]["summary"]
+    sums = archive.parent / "SHA256SUMS"
+    others = [it for it in sums.read_text().splitlines(keepends=True) if not it.endswith(" data.tar.zst\n")]
+    with changed(archive, content[:20]), changed(sums, "".join(others).encode()):
+        assert (
+            "cannot be unpacked with the tools here: data.tar.zst"
+            in look(tools, site.root, READY).of("backup", "failed")[0]["summary"]
+        )
