@@ -61,11 +61,14 @@ start_again() {
     if [ -n "$version" ]; then printf 'updater start, or without Python: %s' "$(command_line emergency_rollback.sh "$(quoted "$version")")"; else printf 'updater start'; fi
 }
 
+blind=0   # somebody else than the owner does not see everything
+
 look_root() {
     owner=$(owner_of "$root") me=$(myself)
+    if [ "$me" != "$owner" ] && [ "$(id -u)" != 0 ]; then blind=1; fi
     if is_read_only "$root" || { [ ! -w "$root" ] && { [ "$me" = "$owner" ] || [ "$(id -u)" = 0 ]; }; }; then
         check failed root "$root cannot be written, not even by $me" 'see dmesg for a failing disk, and remount it: mount -o remount,rw'
-    elif [ "$me" != "$owner" ] && [ "$(id -u)" != 0 ]; then
+    elif [ $blind = 1 ]; then
         check warning root "$root belongs to $owner, and you are $me: some of it cannot be seen" "sudo -u $(quoted "$owner") $(command_line health_check_enhanced.sh)"
     else
         check ok root "$root, owned by $owner"
@@ -129,7 +132,10 @@ look_release() {   # VERSION
     python_works "$1"
     case $? in
         0) check ok releases "$1$as, its Python starts" ;;
-        1) check $bad releases "$1: $why" "build it anew: updater fetch --rebuild $(quoted "$1"); $other" ;;
+        1)
+            if [ $blind = 1 ]; then check note releases "$1$as; whether its Python starts, $me may not see"; return; fi
+            check $bad releases "$1: $why" "build it anew: updater fetch --rebuild $(quoted "$1"); $other"
+            ;;
         2) check note releases "$1$as; it has no environment" ;;
     esac
 }
@@ -205,7 +211,9 @@ look_processes() {
     set -- $versions
     [ $# -le 1 ] || app_wrong processes "$# releases run at once: $(oneline "$*"); two of one application may do everything twice" "updater restart, or without Python: $(command_line force_stop.sh), then $(start_again)"
     if [ -n "$names$versions" ] || [ -z "$version" ]; then return 0; fi
-    if processes_configured; then
+    if [ -d "$own/launchers" ] && [ ! -x "$own/launchers" ]; then
+        check note processes "which there should be, $me may not see"
+    elif processes_configured; then
         app_wrong processes "there are no launchers for $version (.updater/launchers), so no shell can start it" 'updater start writes them'
     else
         check note processes 'none are configured'
@@ -250,7 +258,7 @@ databases() {
     done
     # one `head` for many files; /dev/null is there so that it names each
     limited 60 find "$@" \( -path ./backups -o -path ./logs -o -name '.updater-*' \) -prune -o -type f -size +0 -exec head -c 16 /dev/null {} + 2>/dev/null |
-        tr -d '\000' | sed -n '/^==> .* <==$/{s/^==> \(.*\) <==$/\1/;h;}; /^SQLite format 3$/{g;p;}; /^SQLite format 3==>/{g;p;}'
+        tr -d '\000' | awk '/^==> .* <==$/ { it = substr($0, 5, length($0) - 8); next } /^SQLite format 3(==>|$)/ { print it }'
 }
 
 # database_state FILE: what integrity_check says
@@ -360,7 +368,7 @@ json_text() { sed -n "s/.*\"$2\": *\"\\([^\"]*\\)\".*/\\1/p" "$1" 2>/dev/null | 
 look_marks() {
     each look_journal "$(open_journals)"
     undo="updater recover, or without Python: $(command_line cleanup_failed_update.sh)"
-    if [ -f "$own/emergency" ] && [ -z "$at_work" ]; then
+    if [ -n "$(field "$own/emergency" to)" ] && [ -z "$at_work" ]; then
         check failed deployment "emergency_rollback.sh to $(field "$own/emergency" to) was killed, since $(field "$own/emergency" at)" "run it again: $(command_line emergency_rollback.sh)"
     fi
     if [ -e "$own/swap.json" ]; then
@@ -438,6 +446,7 @@ look_backup() {
         check warning backup 'there is none' 'updater backup create; each deployment makes one as well'
         return
     fi
+    if [ ! -x "$root/shared/backups/$backup" ]; then check note backup "$backup: $me may not look into it"; return; fi
     lacking=$(missing_of "$backup")
     made=$(epoch "$backup")
     age=$(($(clock) - ${made:-0}))

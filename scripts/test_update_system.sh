@@ -60,7 +60,7 @@ look_tools() {
     else check failed tools 'neither sha256sum nor shasum: nobody can tell whether a release, a backup or a journal is as it was' "$(install coreutils coreutils coreutils)"; fi
     if has flock; then check ok tools 'the lock: flock'
     elif has perl; then check ok tools 'the lock: perl'
-    else check failed tools 'neither flock nor perl: the scripts cannot hold the lock, so start no other command beside them' "$(install util-linux flock perl)"; fi
+    else check warning tools 'neither flock nor perl: the scripts cannot hold the lock, so start no other command beside them' "$(install util-linux flock perl)"; fi
     if has perl; then check ok tools 'a start apart from the terminal: perl'
     elif has setsid; then check ok tools 'a start apart from the terminal: setsid'
     else check warning tools 'neither setsid nor perl: what a script starts belongs to its terminal' "$(install util-linux util-linux perl)"; fi

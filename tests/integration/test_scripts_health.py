@@ -410,6 +410,29 @@ def test_a_hold_and_a_pid_file_that_names_nothing_are_told(site: Site, tools: Pa
     assert "old: its pid file names nothing" in found.of("processes", "note")[0]["summary"]
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root: it becomes another user")
+def test_another_user_is_told_what_cannot_be_seen_and_no_false_alarm(site: Site, tools: Path) -> None:
+    def nobody() -> None:
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+
+    for above in (site.place, site.place.parent, tools, tools.parent):  # pytest closes its directories
+        above.chmod(0o755)
+    with contextlib.ExitStack() as stack:
+        for above in site.place.parent.parents[:2]:
+            stack.callback(above.chmod, stat.S_IMODE(above.stat().st_mode))
+            above.chmod(0o755)
+        done = subprocess.run(
+            ["/bin/sh", site.layout.scripts / HEALTH, "--json"], env={"PATH": str(tools)}, cwd="/", preexec_fn=nobody,
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+    found = json.loads(done.stdout)
+    assert [it["summary"] for it in found["checks"] if it["result"] == "failed"] == [], done.stderr
+    (told,) = [it for it in found["checks"] if it["result"] == "warning"]
+    assert "some of it cannot be seen" in told["summary"] and "sudo -u root" in told["remedy"]
+
+
 def small_root(place: Path) -> Path:
     root = place / "small root"
     for below in ("releases", ".updater/run", "shared/logs", "shared/backups", "scripts"):
@@ -563,7 +586,7 @@ def test_a_dry_run_writes_nothing(site: Site, tools: Path) -> None:
 def test_what_is_missing_is_told_with_its_package(site: Site, tmp_path: Path) -> None:
     found = look(toolbox(tmp_path / "bin", without=("zstd", "flock", "perl", "curl")), site.root, READY)
     assert found.code == 3 and not found.verdict["recover"] and found.verdict["update"], found.wrong
-    told = {it["summary"].partition(":")[0]: it["remedy"] for it in found.of("tools", "failed")}
+    told = {it["summary"].partition(":")[0]: it["remedy"] for it in found.wrong}
     assert "zstd" in told["no zstd"] and "util-linux" in told["neither flock nor perl"]
     assert "zstd or tar is missing" in found.of("backup", "failed")[0]["summary"]
 
