@@ -682,7 +682,8 @@ probe_http() {
     if has curl; then
         curl -s -o /dev/null -m "$2" --noproxy '*' -w '%{http_code}' "$1"
     elif has wget; then
-        (unset http_proxy https_proxy HTTP_PROXY HTTPS_PROXY all_proxy; wget -q -T "$2" -O /dev/null "$1" 2>/dev/null) && printf 200
+        (unset http_proxy https_proxy HTTP_PROXY HTTPS_PROXY all_proxy; wget -q -T "$2" -O /dev/null "$1") 2>/dev/null
+        case $? in 0) printf 200 ;; 12[67] | 13? | 14? | 15?) return 2 ;; *) return 1 ;; esac   # one that crashes says nothing of the application
     else
         return 2
     fi
