@@ -443,7 +443,7 @@ table() {   # every living process: pid, state, parent, session (elsewhere than 
 
 environment_of() {   # the environment of a process, one variable on each line
     if [ -r /proc/self/environ ]; then
-        tr '\000' '\n' <"/proc/$1/environ" 2>/dev/null
+        { tr '\000' '\n' <"/proc/$1/environ"; } 2>/dev/null
     else
         ps -Eww -o command= -p "$1" 2>/dev/null | sed 's/ \([A-Z_][A-Z_]*=\)/\
 \1/g'
