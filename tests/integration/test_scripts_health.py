@@ -437,7 +437,9 @@ def small_root(place: Path) -> Path:
     root = place / "small root"
     for below in ("releases", ".updater/run", "shared/logs", "shared/backups", "scripts"):
         (root / below).mkdir(parents=True)
-    (root / "updater.toml").write_text('[app]\nname = "app"\n[source]\ntype = "directory"\npath = "releases"\n')
+    (root / "updater.toml").write_text(
+        '[app]\nname = "app"\n[source]\ntype = "directory"\npath = "releases"\n'
+    )
     return root
 
 
