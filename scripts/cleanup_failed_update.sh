@@ -1,6 +1,6 @@
 #!/bin/sh
 # Brings an interrupted deployment to its end and removes what it left: unfinished releases, temporary names. Needs no Python.
-if [ -n "${ZSH_VERSION-}" ]; then emulate sh; fi
+case ${ZSH_VERSION:+${ZSH_NAME-}} in '' | sh) ;; *) exec /bin/sh "$0" "$@" ;; esac   # zsh by its own name: `path` and `status` are taken there
 here=$(dirname -- "$0")
 # shellcheck source=scripts/lib.sh
 . "$here/lib.sh"

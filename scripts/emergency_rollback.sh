@@ -1,6 +1,6 @@
 #!/bin/sh
 # Puts the previous good release back into service: no Python, no network, no room on the disk.
-if [ -n "${ZSH_VERSION-}" ]; then emulate sh; fi
+case ${ZSH_VERSION:+${ZSH_NAME-}} in '' | sh) ;; *) exec /bin/sh "$0" "$@" ;; esac   # zsh by its own name: `path` and `status` are taken there
 here=$(dirname -- "$0")
 # shellcheck source=scripts/lib.sh
 . "$here/lib.sh"
@@ -63,7 +63,7 @@ choose() {
         journal_load "$journal"
         interrupted=$journal
         # undoing it leads to the release before: that is the way back, unless somebody names another
-        if [ -z "$to" ] && ! journal_committed && [ -n "$j_origin" ] && [ "$from" = "$j_target" ]; then to=$j_origin; fi
+        if [ -z "$to" ] && ! journal_committed && [ -n "$j_origin" ] && { [ "$from" = "$j_target" ] || journal_has intent stop; }; then to=$j_origin; fi
     done
     if [ -z "$to" ] && [ -f "$own/emergency" ]; then   # this script was killed: it goes on to where it went
         to=$(field "$own/emergency" to)

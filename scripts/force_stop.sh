@@ -1,6 +1,6 @@
 #!/bin/sh
 # Ends every process of the application at once, without asking it. Twin of `updater force-stop`; needs no Python.
-if [ -n "${ZSH_VERSION-}" ]; then emulate sh; fi
+case ${ZSH_VERSION:+${ZSH_NAME-}} in '' | sh) ;; *) exec /bin/sh "$0" "$@" ;; esac   # zsh by its own name: `path` and `status` are taken there
 # shellcheck source=scripts/lib.sh
 . "$(dirname -- "$0")/lib.sh"
 

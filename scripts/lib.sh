@@ -118,7 +118,7 @@ moment() { date -u +%Y-%m-%dT%H:%M:%SZ; }
 hex() { od -An -N"$1" -tx1 /dev/urandom | tr -d ' \n'; }
 oneline() { printf '%s' "$*" | tr '\n\r\t' '   '; }
 temporary() { printf '.tmp-%s-%s-%s' "$1" $$ "$(hex 4)"; }   # a name that updater's own tidying knows
-flush() { sync; }
+flush() { if [ $# -gt 0 ]; then sync "$@" 2>/dev/null || sync; else sync; fi; }   # these files and directories, where sync can
 
 if has sha256sum; then sha_tool=sha256sum; elif has shasum; then sha_tool='shasum -a 256'; else sha_tool=; fi
 
@@ -132,8 +132,8 @@ sha256() {
 # write FILE [MODE]: standard input becomes the file, whole or not at all, and is on the disk afterwards
 write() {
     beside=$(dirname -- "$1")/$(temporary "$(basename -- "$1")")
-    if cat >"$beside" && chmod "${2-644}" "$beside" && flush && mv -f "$beside" "$1"; then
-        flush
+    if cat >"$beside" && chmod "${2-644}" "$beside" && flush "$beside" && mv -f "$beside" "$1"; then
+        flush "$(dirname -- "$1")"
         return 0
     fi
     rm -f "$beside"
@@ -144,6 +144,25 @@ write() {
 json() {
     [ -n "${1-}" ] || { printf 'null'; return; }
     printf '"%s"' "$(oneline "$1" | tr -d '\000-\037' | sed 's/\\/\\\\/g; s/"/\\"/g')"
+}
+
+# json_path PATH, word_path PATH: any bytes, as a JSON string that Python takes for that path, and as a word for printf %b
+json_path() {
+    case $1 in *[!A-Za-z0-9_./@%+=:,\ -]*) ;; *) printf '"%s"' "$1"; return ;; esac
+    printf '%s' "$1" | od -An -v -tu1 | awk '
+        BEGIN { printf "\"" }
+        { for (i = 1; i <= NF; i++)
+            if ($i == 34 || $i == 92) printf "\\%c", $i
+            else if ($i < 32 || $i == 127) printf "\\u%04x", $i
+            else if ($i > 127) printf "\\udc%02x", $i
+            else printf "%c", $i }
+        END { printf "\"" }'
+}
+
+word_path() {
+    case $1 in *[!A-Za-z0-9_./@%+=:,-]*) ;; *) printf '%s' "$1"; return ;; esac
+    printf '%s' "$1" | od -An -v -tu1 | awk '
+        { for (i = 1; i <= NF; i++) { sign = sprintf("%c", $i); if (sign ~ /[A-Za-z0-9_.\/@%+=:,-]/ && $i < 127) printf "%s", sign; else printf "\\0%03o", $i } }'
 }
 
 # field FILE KEY: the value in a file of key=value lines
@@ -301,13 +320,23 @@ lock_held() {
     fail 6 'another process holds a lock on this root and has not said what for' 'Nothing was changed.' "see who it is (fuser $(quoted "$own/lock"), or lsof), end it, then run this again"
 }
 
-# end_orphan: end what keeps the lock of an updater that died: its child, and what that has started
+# end_orphan: end what keeps the lock of an updater that died: what is left of its child's session, that one dead or alive, if it
+# runs in this root: the record may be a copy of another root's
 end_orphan() {
     child=$(field "$own/run/child" pid)
     case $child in '' | 0 | 1 | *[!0-9]*) return 1 ;; esac
     [ "$(field "$own/run/child" boot)" = "$(boot)" ] || return 1
-    now=$(identity "$child") && [ "$now" = "$child:$(field "$own/run/child" start | tr ' ' '_')" ] || return 1
-    kill -9 "-$child" 2>/dev/null || kill -9 "$child" 2>/dev/null
+    if now=$(identity "$child"); then
+        [ "$now" = "$child:$(field "$own/run/child" start | tr ' ' '_')" ] || return 1
+    fi
+    for one in $(table | sed -n "s/^ *\([0-9][0-9]*\)  *[^Z ][^ ]*  *[0-9]*  *$child *\$/\1/p"); do
+        if runs_in=$(readlink "/proc/$one/cwd" 2>/dev/null); then
+            case ${runs_in% (deleted)}/ in "$root"/*) ;; *) continue ;; esac
+        elif [ -r /proc/self/stat ] || [ -z "$now" ]; then   # elsewhere than on Linux only what is surely that child is ended
+            continue
+        fi
+        kill -9 "$one" 2>/dev/null
+    done
 }
 
 # ---------------------------------------------------------------- releases
@@ -424,7 +453,7 @@ table() {   # every living process: pid, state, parent, session (elsewhere than 
 
 environment_of() {   # the environment of a process, one variable on each line
     if [ -r /proc/self/environ ]; then
-        tr '\000' '\n' <"/proc/$1/environ" 2>/dev/null
+        { tr '\000' '\n' <"/proc/$1/environ"; } 2>/dev/null   # it may be gone, and the shell would say so
     else
         ps -Eww -o command= -p "$1" 2>/dev/null | sed 's/ \([A-Z_][A-Z_]*=\)/\
 \1/g'
@@ -613,10 +642,9 @@ names_of() {
 detach() {
     if has perl; then
         perl -e 'use POSIX; $SIG{$_} = "DEFAULT" for qw(INT QUIT HUP TERM); POSIX::setsid(); exec { $ARGV[0] } @ARGV; exit 127' "$@" </dev/null >/dev/null 8>&- 9>&- &
-    elif has bash && has setsid; then
-        bash -c 'set -m; setsid "$@" &' bash "$@" </dev/null >/dev/null 8>&- 9>&-
     elif has setsid; then
-        setsid "$@" </dev/null >/dev/null 8>&- 9>&- &
+        # without a `&`: the first leads a group, so the second forks, and its parent does not wait
+        setsid setsid "$@" </dev/null >/dev/null 8>&- 9>&-
     else
         nohup "$@" </dev/null >/dev/null 8>&- 9>&- &
     fi
@@ -630,8 +658,10 @@ start_process() {
     detach /bin/sh "$launcher"
     deadline=$(($(clock) + 15))
     while [ "$(clock)" -lt "$deadline" ]; do
+        came=0
+        if [ -f "$file" ]; then came=1; fi   # asked first: it may come right after the next line
         if one=$(recorded "$file") && [ "$(field "$file" release)" = "$1" ]; then return 0; fi
-        if [ -f "$file" ]; then break; fi   # it was there, and is not any more
+        [ $came = 0 ] || break   # it was there, and is not any more
         nap
     done
     problem "$2 of $1 did not start"
@@ -729,10 +759,10 @@ probe() {
     return 2
 }
 
-# healthy_once RELEASE: every process lives and every probe passes now; else $why says what does not
+# healthy_once RELEASE: every process, or those in $only, lives and every probe passes now; else $why says what does not
 healthy_once() {
     unasked=
-    for name in $(names_of "$1"); do
+    for name in ${only:-$(names_of "$1")}; do
         file=$own/run/$name.pid
         if ! recorded "$file" >/dev/null || [ "$(field "$file" release)" != "$1" ]; then
             why="$name does not run" who=$name
@@ -763,6 +793,68 @@ wait_healthy() {
     done
     [ -z "$unasked" ] || warn "no tool here asks the probes of$unasked: only that they run is known"
 }
+
+# ---------------------------------------------------------------- updater.toml, as far as a shell can read it
+
+# toml FILE SECTION KEY: the strings, numbers and truths that KEY of [SECTION] is or lists, one on each line. Without KEY every pair of
+# the section, with a tab between. Fails with 1 if there is nothing, with 2 if it is written in a way that is not understood
+toml() {
+    [ -f "$1" ] || return 1
+    awk -v section="$2" -v wanted="${3-}" '
+        function stop(code) { status = code; stopped = 1; exit }
+        function strings(text,   found, sign, at) {   # reads what follows; rest is what is left of the text
+            found = ""; depth = 0
+            for (;;) {
+                sub(/^[ \t\r,]+/, "", text)
+                sign = substr(text, 1, 1)
+                if (sign == "" || sign == "#") {
+                    if (!depth) return found
+                    if ((getline text) <= 0) stop(2)
+                } else if (sign == "[") { depth++; text = substr(text, 2) }
+                else if (sign == "]" && depth) { depth--; text = substr(text, 2) }
+                else if (sign == "\"" || sign == "\047") {
+                    at = index(substr(text, 2), sign)
+                    if (!at || (sign == "\"" && substr(text, 2, at - 1) ~ /\\/) || substr(text, 1, 3) == sign sign sign) stop(2)
+                    found = found substr(text, 2, at - 1) "\n"; text = substr(text, at + 2)
+                } else if (match(text, /^[A-Za-z0-9_.+-]+/)) { found = found substr(text, 1, RLENGTH) "\n"; text = substr(text, RLENGTH + 1) }
+                else stop(2)
+            }
+        }
+        BEGIN { status = 1; here = section == "" }
+        /^[ \t]*\[/ {
+            line = $0; sub(/^[ \t]*/, "", line); sub(/[ \t]*(#.*)?\r?$/, "", line); gsub(/[ \t]/, "", line)
+            here = (line == "[" section "]"); sections = 1
+            next
+        }
+        /^[ \t\r]*(#|$)/ { next }
+        {
+            line = $0; sub(/^[ \t]*/, "", line)
+            sign = substr(line, 1, 1)
+            if (sign == "\"" || sign == "\047") {
+                at = index(substr(line, 2), sign)
+                if (!at) { if (here) stop(2); next }
+                name = substr(line, 2, at - 1); line = substr(line, at + 2); quoted = 1
+                if (name ~ /\\/ && here) stop(2)
+            } else if (match(line, /^[A-Za-z0-9_.-]+/)) { name = substr(line, 1, RLENGTH); line = substr(line, RLENGTH + 1); quoted = 0 }
+            else { if (here) stop(2); next }
+            sub(/^[ \t]*/, "", line)
+            # the same said in another way: section.key = value, or section = { ... }
+            if (!here && !sections && (name == section || index(name, section ".") == 1)) stop(2)
+            if (substr(line, 1, 1) != "=") { if (here) stop(2); next }
+            line = substr(line, 2)
+            if (here && (wanted == "" || name == wanted)) {
+                if (!quoted && name ~ /\./) stop(2)
+                value = strings(line)
+                status = 0
+                if (wanted == "") printf "%s\t%s", name, value
+                else { printf "%s", value; exit }
+            } else if (here && line ~ /^[ \t]*\[/) strings(line)
+        }
+        END { exit status }
+    ' "$1"
+}
+
+has_table() { grep -q "^[[:space:]]*\[\{1,2\}$1[].]" "$root/updater.toml" 2>/dev/null; }
 
 # ---------------------------------------------------------------- data on the move (docs/format.md)
 
@@ -935,6 +1027,21 @@ swap_clear() {   # finish what the rename began
     rm -f "$own/swapped.json" "$own/swap.steps" && flush
 }
 
+# settle_moves: what is left of moves whose deployment has ended, by updater's own rule: after a success what lay there before goes, after
+# anything else both states stay where they are. Call it under the lock, when no journal is open
+settle_moves() {
+    swap_clear || return 1
+    exists "$own/swap.json" || { rm -f "$own/swap.steps"; return 0; }
+    swap_load "$own/swap.json" || return 1
+    [ ! -f "$own/journal/$s_id.jsonl" ] || return 1
+    if tail -n 1 "$own/journal/closed/$s_id.jsonl" 2>/dev/null | grep -q '"outcome": *"succeeded"'; then
+        swap_accept
+        return
+    fi
+    warn "data that were moved by $s_id ($s_purpose) are kept in $root/shared/.updater-$s_id"
+    mv -f "$own/swap.json" "$own/swap-$s_id.kept.json" && rm -f "$own/swap.steps"
+}
+
 # schema_words FILE: what the header of a SQLite file says of its schema (cookie, user_version); fails if it is none. What lies in a
 # -wal beside it is not looked at
 schema_words() {
@@ -982,6 +1089,35 @@ journal_committed() {
         return
     fi
     journal_has 'done' commit || { [ "$(version_of "$own/good")" = "$j_target" ] && [ "$j_good" != "$j_target" ]; }
+}
+
+# journal_begin REQUEST BEFORE: a journal of this script's own, as updater writes them: whoever is killed from here on is undone by
+# updater, by the other scripts, or by the same one again. REQUEST and BEFORE: JSON objects. Sets $journal, $j_id
+journal_begin() {
+    j_id=$(new_id)
+    journal=$own/journal/$j_id.jsonl j_seq=0
+    mkdir -p "$own/journal/closed" || return 1
+    journal_line begin '' "{\"before\":$2,\"pid\":$$,\"request\":$1}" || { rm -f "$journal"; return 1; }
+    flush "$own/journal"
+}
+
+# journal_line KIND PHASE [DATA]: one line, on the disk when this returns
+journal_line() {
+    phase=null
+    [ -z "$2" ] || phase="\"$2\""
+    body=$(printf '{"at":"%s","boot":%s,"data":%s,"kind":"%s","mono":null,"phase":%s,"seq":%s,"v":1}' \
+        "$(moment)" "$(json "$(boot)")" "${3:-{\}}" "$1" "$phase" "$j_seq")
+    printf '%s %s\n' "$(printf '%s' "$body" | sha256 | cut -c1-16)" "$body" 2>/dev/null >>"$journal" && flush "$journal" || return 1
+    j_seq=$((j_seq + 1))
+}
+
+# world_before: what is in service and what runs, as a journal holds it; NAMES... are the processes that run
+world_before() {
+    running=
+    for name in "$@"; do running="$running${running:+,}\"$name\""; done
+    printf '{"at":"%s","good":%s,"in_service":%s,"place":%s,"previous":%s,"root":"%s","running":[%s]}' "$(moment)" \
+        "$(json "$(version_of "$own/good")")" "$(json "$(in_service)")" "$(json_path "$root")" \
+        "$(json "$(version_of "$own/previous")")" "$(root_mark)" "$running"
 }
 
 # journal_end FILE RECORD: the last line, then the journal is put away

@@ -154,6 +154,11 @@ class Layout(NamedTuple):
         return self.own / "hold"
 
     @property
+    def emergency(self) -> Path:
+        """Where an emergency rollback went that has not ended: key=value, written by the script."""
+        return self.own / "emergency"
+
+    @property
     def check(self) -> Path:
         """What the last look for a new release has found."""
         return self.own / "check.json"

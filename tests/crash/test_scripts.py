@@ -35,7 +35,9 @@ def test_killed_while_it_deploys_and_rolled_back_by_the_script(site: Site, call:
         kills += came(status, said, number)
         here = f"{call} {number}"
         committed = (site.layout.good.is_symlink() and site.layout.good.readlink().name) == "v1.1.0"
-        done = script(site, path, "emergency_rollback.sh", "--yes", *(["--restore-data"] if committed else []))
+        done = script(
+            site, path, "emergency_rollback.sh", "--yes", *(["--restore-data"] if committed else [])
+        )
         if site.current() == "v1.1.0" and done.code == 0:
             # Nothing had begun, so the release before the one in service was gone back to: which here is the other one.
             done = script(site, path, "emergency_rollback.sh", "v1.0.0", "--yes")

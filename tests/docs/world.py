@@ -138,10 +138,17 @@ def _waited(process: subprocess.Popen[bytes], said: IO[bytes], block: Block) -> 
     try:
         for text in block.notes.get("until", ()):
             eventually(lambda: text in _read(said) or process.poll() is not None, text, LIMIT)  # noqa: B023
-            if process.poll() is None:
+            for patience in (
+                5,
+                10,
+                LIMIT,
+            ):  # one that comes between two commands of a shell may be lost, as a person's is
+                if process.poll() is not None:
+                    break
                 os.killpg(process.pid, signal.SIGINT)
-                process.wait(LIMIT)
-                return block.ends
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(patience)
+                    return block.ends
         return process.wait(LIMIT)
     except (subprocess.TimeoutExpired, AssertionError):
         os.killpg(process.pid, signal.SIGKILL)

@@ -182,7 +182,7 @@ def test_a_hand_made_swap_is_taken_as_the_truth(site: Site) -> None:
     site.deployed("v1.0.0", "v1.1.0")
     subprocess.run(["ln", "-sfn", "releases/v1.0.0", "current"], cwd=site.root, check=True)
     said = site.updater("status").out
-    assert "by hand" in said and "updater restart" in said
+    assert "changed outside of updater" in said and "updater restart" in said
     assert site.updater("restart").code == 0
     site.runs("v1.0.0")
     site.deployed("v1.2.0")

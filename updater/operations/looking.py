@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from updater import by_hand, hold, records, words
+from updater import by_hand, hold, lock, records, words
 from updater.deployment import configuration, journal
 from updater.deployment.holder import holder
 from updater.errors import NotFound, PreflightFailed, UsageError
@@ -18,6 +18,7 @@ from updater.layout import Layout
 from updater.processes import family, state
 from updater.processes.family import Marked
 from updater.releases import service
+from updater.subprocesses import read_fields
 
 if TYPE_CHECKING:
     from updater.operations import Root
@@ -75,11 +76,21 @@ def status(layout: Layout) -> Json:
         "advice": [
             *_mistake(wrong, instead),
             *([f"{held.describe()} (updater release-hold)"] if held else []),
+            *_half_done(layout),
             *_advice(layout, here, good, running, found, last),
             *map(_lost_text, lost.values()),
             *_left_text(left),
         ],
     }
+
+
+def _half_done(layout: Layout) -> list[str]:
+    """An emergency rollback that was killed, or has not ended yet."""
+    version = read_fields(layout.emergency).get("to")
+    if not version or lock.owner(layout):
+        return []
+    again = by_hand.script(layout.root, "emergency_rollback.sh") or f"updater activate {version}"
+    return [f"an emergency rollback to {version} was interrupted; to go on with it: {again}"]
 
 
 def _lost_text(it: state.Status) -> str:

@@ -196,7 +196,9 @@ def _not_at_all(root: Root, tag: str, now: datetime) -> str | None:
         return held.describe()
     if service.in_service(layout).release is None:
         return "nothing is in service: the first deployment is for a person to make"
-    if before := _tried(layout, tag):
+    if (before := _tried(layout, tag)) and records.by_script(before):
+        return f"an emergency script went back from {tag} ({before['id']}); updater deploy {tag}"
+    if before:
         return f"the schedule has tried {tag} already: {before.get('outcome')} ({before.get('id')}); updater deploy {tag}"
     return None
 

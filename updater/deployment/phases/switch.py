@@ -303,6 +303,7 @@ def _marks_after(tx: Transaction) -> marks.Marks:
 
 def _end_trial(tx: Transaction) -> None:
     durable.remove(tx.layout.trial)
+    durable.remove(tx.layout.emergency)  # a script's way back that was interrupted is overtaken
 
 
 def _link(tx: Transaction, name: str, version: object) -> None:
