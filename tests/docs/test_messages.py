@@ -48,3 +48,10 @@ def test_a_message_is_one_of_updater(message: str) -> None:
     assert any(holds(text, parts) for text in said()) or all(
         any(part in text for text in said()) for part in parts
     )
+
+
+def test_every_question_is_in_the_table_of_contents() -> None:
+    text = (HERE / "docs" / "UPDATE_FAQ.md").read_text(encoding="utf-8")
+    questions = re.findall(r"^### (.+)$", text, re.MULTILINE)
+    assert len(questions) >= 50
+    assert questions == re.findall(r"^- \[(.+)\]\(#", text, re.MULTILINE)
