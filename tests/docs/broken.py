@@ -166,11 +166,8 @@ def broken_own_directory(world: World) -> None:
     shutil.rmtree(world.site.layout.own)
 
 
-@preparation("broken-updater")
-def broken_updater(world: World) -> None:
-    """v1.4.0 has crashed, and neither updater nor any Python is on the PATH."""
-    both(world)
-    everything_dies(world)
+def no_python(world: World) -> None:
+    """Neither updater nor any Python is on the PATH."""
     programs = world.place / "programs"
     programs.mkdir()
     for directory in ("/bin", "/usr/bin"):
@@ -189,6 +186,23 @@ def broken_hung_updater(world: World) -> None:
     for sign in (layout.lock_owner, layout.progress, *layout.journal.glob("*.jsonl")):
         os.utime(sign, (hour_ago, hour_ago))
     world.configure()
+
+
+@preparation("broken-everything")
+def broken_everything(world: World) -> None:
+    """The deployment hangs, the application has died, and there is neither updater nor any Python."""
+    broken_hung_updater(world)
+    for process in world.site.running("serve.py"):
+        process.kill()
+    no_python(world)
+
+
+@preparation("broken-updater")
+def broken_updater(world: World) -> None:
+    """v1.4.0 has died, and there is neither updater nor any Python."""
+    both(world)
+    everything_dies(world)
+    no_python(world)
 
 
 @preparation("broken-locked-by-a-stranger")

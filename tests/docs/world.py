@@ -129,8 +129,8 @@ class World:
         self.site.runs(version, ("dashboard", "bot"))
 
     def end(self) -> None:
-        self.site.end()
-        self.after.close()
+        with self.after:
+            self.site.end()
 
 
 def _waited(process: subprocess.Popen[bytes], said: IO[bytes], block: Block) -> int:
