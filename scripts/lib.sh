@@ -71,6 +71,19 @@ common_option() {
 
 is_root() { [ -d "$1/releases" ] && { [ -f "$1/updater.toml" ] || [ -d "$1/.updater" ]; }; }
 
+# room_for_shell: some shells put here-documents into files; these go where one can be written, also when /tmp is full
+room_for_shell() {
+    for place in /dev/shm "${TMPDIR:-/tmp}" /tmp "$own"; do
+        if [ -d "$place" ] && [ -w "$place" ] && { printf '%1000s' x >"$place/.tmp-updater-$$"; } 2>/dev/null; then
+            TMPDIR=$place TMPPREFIX=$place/.tmp-updater-
+            export TMPDIR TMPPREFIX
+            rm -f "$place/.tmp-updater-$$"
+            return
+        fi
+        rm -f "$place/.tmp-updater-$$" 2>/dev/null || :
+    done
+}
+
 # find_root SCRIPT: --root, else the root that the script lies in, else $UPDATER_ROOT, else the nearest directory above
 find_root() {
     if [ -n "$root" ]; then
@@ -92,6 +105,7 @@ find_root() {
     root=$(cd -- "$root" && pwd -P) || fail 2 "$root cannot be entered" 'Nothing was changed.' 'run it as the user that owns the root'
     own=$root/.updater
     logs=$root/shared/logs
+    room_for_shell
 }
 
 # quoted TEXT: as one word of the shell, for advice that can be typed
