@@ -93,6 +93,8 @@ def test_a_console_holds_commands_and_what_they_show() -> None:
         ("a\n", "a\nb\n", False),
         ("", "a\n", False),
         ("", "", True),
+        (f"x (sha256:{'a' * 64})\n", f"x (sha256:{'b' * 64})\n", True),
+        ("in ~/updater\n", "in /home/you/updater\n", True),
         ("v1.4.0 made 2026-11-24 10:15\n", "v1.3.2 made 2026-11-25 11:16\n", False),
         ("v1.4.0 made 2026-11-24 10:15\n", "v1.4.0 made 2026-11-25 11:16\n", True),
     ],

@@ -203,6 +203,8 @@ SAME = (
     (r"\bpid \d+", "pid N"),
     (r"\b\d+(\.\d+)? (B|kB|KB|MB|GB)\b", "SIZE"),
     (r"\b\d+(\.\d+)? ?(ms|s|min|h|d)\b( \d+ (s|min|h)\b)?", "TIME"),
+    (r"(?<=sha256:)[0-9a-f]{64}|(?<=tree of commit )[0-9a-f]{12,}", "DIGEST"),
+    (r"/home/you/", "~/"),
     (r"[ \t]+", " "),
 )
 """What differs from one run to the next."""
