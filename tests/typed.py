@@ -94,7 +94,12 @@ def _simple(words: list[str]) -> Iterator[list[str]]:
 
 def parsed(command: str) -> None:
     """Let click read a command as if it had been typed. Raises click.ClickException."""
-    parsed_words(re.sub(r"[\[\]…]|\.\.\.", "", command).split())
+    plain = re.sub(r"[\[\]…]|\.\.\.", "", command)
+    try:
+        words = shlex.split(plain)
+    except ValueError:  # an apostrophe
+        words = plain.split()
+    parsed_words(words)
 
 
 def parsed_words(typed: list[str]) -> None:

@@ -101,6 +101,7 @@ def test_what_is_wrong_with_a_script_or_a_link_is_found(text: str, wrong: int) -
     [
         ("see `updater status`, or roll back: updater rollback --to VERSION", True),
         ("updater holds still", True),
+        ('`updater hold --reason "the exchange moves"`', True),
         ("as before: updater activate VERSION --force.", True),
         ("try `updater rolback`", False),
         ("try `updater rollback VERSION`", False),
