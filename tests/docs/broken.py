@@ -33,6 +33,7 @@ def at_work(world: World, phase: str = "watch", behaviour: str = "good") -> subp
     world.site.publish("v1.4.0", behaviour)
     world.configure(watch=600)
     running = world.site.start("deploy", "v1.4.0")
+    world.after.callback(running.communicate, timeout=60)
     eventually(lambda: in_phase(world.site, phase), f"phase {phase}")
     return running
 
