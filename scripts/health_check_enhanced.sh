@@ -1,6 +1,7 @@
 #!/bin/sh
 # Looks at everything of a root and says what is wrong and what to type: no Python, no network, no room on the disk. Reads only.
-if [ -n "${ZSH_VERSION-}" ]; then emulate sh; fi
+# shellcheck disable=SC2329
+case ${ZSH_VERSION:+${ZSH_NAME-}} in '' | sh) ;; *) exec /bin/sh "$0" "$@" ;; esac   # zsh by its own name: `path` and `status` are taken there
 here=$(dirname -- "$0")
 # shellcheck source=scripts/lib.sh
 . "$here/lib.sh"
@@ -60,11 +61,14 @@ start_again() {
     if [ -n "$version" ]; then printf 'updater start, or without Python: %s' "$(command_line emergency_rollback.sh "$(quoted "$version")")"; else printf 'updater start'; fi
 }
 
+blind=0   # somebody else than the owner does not see everything
+
 look_root() {
     owner=$(owner_of "$root") me=$(myself)
-    if [ ! -w "$root" ] && { [ "$me" = "$owner" ] || [ "$(id -u)" = 0 ]; }; then
+    if [ "$me" != "$owner" ] && [ "$(id -u)" != 0 ]; then blind=1; fi
+    if is_read_only "$root" || { [ ! -w "$root" ] && { [ "$me" = "$owner" ] || [ "$(id -u)" = 0 ]; }; }; then
         check failed root "$root cannot be written, not even by $me" 'see dmesg for a failing disk, and remount it: mount -o remount,rw'
-    elif [ "$me" != "$owner" ] && [ "$(id -u)" != 0 ]; then
+    elif [ $blind = 1 ]; then
         check warning root "$root belongs to $owner, and you are $me: some of it cannot be seen" "sudo -u $(quoted "$owner") $(command_line health_check_enhanced.sh)"
     else
         check ok root "$root, owned by $owner"
@@ -128,7 +132,10 @@ look_release() {   # VERSION
     python_works "$1"
     case $? in
         0) check ok releases "$1$as, its Python starts" ;;
-        1) check $bad releases "$1: $why" "build it anew: updater fetch --rebuild $(quoted "$1"); $other" ;;
+        1)
+            if [ $blind = 1 ]; then check note releases "$1$as; whether its Python starts, $me may not see"; return; fi
+            check $bad releases "$1: $why" "build it anew: updater fetch --rebuild $(quoted "$1"); $other"
+            ;;
         2) check note releases "$1$as; it has no environment" ;;
     esac
 }
@@ -204,7 +211,9 @@ look_processes() {
     set -- $versions
     [ $# -le 1 ] || app_wrong processes "$# releases run at once: $(oneline "$*"); two of one application may do everything twice" "updater restart, or without Python: $(command_line force_stop.sh), then $(start_again)"
     if [ -n "$names$versions" ] || [ -z "$version" ]; then return 0; fi
-    if processes_configured; then
+    if [ -d "$own/launchers" ] && [ ! -x "$own/launchers" ]; then
+        check note processes "which there should be, $me may not see"
+    elif processes_configured; then
         app_wrong processes "there are no launchers for $version (.updater/launchers), so no shell can start it" 'updater start writes them'
     else
         check note processes 'none are configured'
@@ -249,7 +258,7 @@ databases() {
     done
     # one `head` for many files; /dev/null is there so that it names each
     limited 60 find "$@" \( -path ./backups -o -path ./logs -o -name '.updater-*' \) -prune -o -type f -size +0 -exec head -c 16 /dev/null {} + 2>/dev/null |
-        tr -d '\000' | sed -n '/^==> .* <==$/{s/^==> \(.*\) <==$/\1/;h;}; /^SQLite format 3$/{g;p;}; /^SQLite format 3==>/{g;p;}'
+        tr -d '\000' | awk '/^==> .* <==$/ { it = substr($0, 5, length($0) - 8); next } /^SQLite format 3(==>|$)/ { print it }'
 }
 
 # database_state FILE: what integrity_check says
@@ -359,7 +368,7 @@ json_text() { sed -n "s/.*\"$2\": *\"\\([^\"]*\\)\".*/\\1/p" "$1" 2>/dev/null | 
 look_marks() {
     each look_journal "$(open_journals)"
     undo="updater recover, or without Python: $(command_line cleanup_failed_update.sh)"
-    if [ -f "$own/emergency" ] && [ -z "$at_work" ]; then
+    if [ -n "$(field "$own/emergency" to)" ] && [ -z "$at_work" ]; then
         check failed deployment "emergency_rollback.sh to $(field "$own/emergency" to) was killed, since $(field "$own/emergency" at)" "run it again: $(command_line emergency_rollback.sh)"
     fi
     if [ -e "$own/swap.json" ]; then
@@ -437,6 +446,7 @@ look_backup() {
         check warning backup 'there is none' 'updater backup create; each deployment makes one as well'
         return
     fi
+    if [ ! -x "$root/shared/backups/$backup" ]; then check note backup "$backup: $me may not look into it"; return; fi
     lacking=$(missing_of "$backup")
     made=$(epoch "$backup")
     age=$(($(clock) - ${made:-0}))
@@ -451,8 +461,11 @@ look_backup() {
 
 look_scripts() {
     broken=$(broken_scripts)
+    remedy="updater init $(quoted "$root") puts them there; or copy them from the source of updater: scripts/*.sh"
     if [ -n "$broken" ]; then
-        check warning scripts "$(printf '%s' "$broken" | tr '\n' ';' | sed 's/;/; /g')" "updater init $(quoted "$root") puts them there; or copy them from the source of updater: scripts/*.sh"
+        check warning scripts "$(printf '%s' "$broken" | tr '\n' ';' | sed 's/;/; /g')" "$remedy"
+    elif edited=$(edited_scripts) && [ -n "$edited" ]; then
+        check warning scripts "not as updater wrote them: $(oneline "$edited")" "$remedy (an edited one is kept beside)"
     else
         check ok scripts 'all emergency scripts are there'
     fi
@@ -522,7 +535,7 @@ application's settings. Secrets are blanked out as ***, and often the rest of a 
     part 'filesystems'
     for place in "$root" "$root/releases" "$own" "$root/shared" "$root"/shared/*; do if [ -d "$place" ]; then limited 10 df -Pk "$place" | sed 1d; fi; done | sort -u
     for place in "$root" "$root/shared"; do limited 10 df -i "$place"; done 2>/dev/null | sort -u
-    each report_mount "$(printf '%s' "$mounts")"
+    each mounted "$mounts"
     part 'names'
     for place in "$root" "$root/releases" "$own" "$own"/*/ "$root/shared" "$root/shared/backups" "$logs"; do
         case $place in */cache/ | */config/ | */good/ | */previous/) continue ;; esac
@@ -543,8 +556,6 @@ application's settings. Secrets are blanked out as ***, and often the rest of a 
     done
     part 'end of the report'
 }
-
-report_mount() { limited 10 mount 2>/dev/null | grep -F " on $1 "; }
 
 write_report() {
     [ -n "$report" ] || return 0

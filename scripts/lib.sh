@@ -71,6 +71,19 @@ common_option() {
 
 is_root() { [ -d "$1/releases" ] && { [ -f "$1/updater.toml" ] || [ -d "$1/.updater" ]; }; }
 
+# room_for_shell: some shells put here-documents into files; these go where one can be written, also when /tmp is full
+room_for_shell() {
+    for place in /dev/shm "${TMPDIR:-/tmp}" /tmp "$own"; do
+        if [ -d "$place" ] && [ -w "$place" ] && { printf '%1000s' x >"$place/.tmp-updater-$$"; } 2>/dev/null; then
+            TMPDIR=$place TMPPREFIX=$place/.tmp-updater-
+            export TMPDIR TMPPREFIX
+            rm -f "$place/.tmp-updater-$$"
+            return
+        fi
+        rm -f "$place/.tmp-updater-$$" 2>/dev/null || :
+    done
+}
+
 # find_root SCRIPT: --root, else the root that the script lies in, else $UPDATER_ROOT, else the nearest directory above
 find_root() {
     if [ -n "$root" ]; then
@@ -92,6 +105,7 @@ find_root() {
     root=$(cd -- "$root" && pwd -P) || fail 2 "$root cannot be entered" 'Nothing was changed.' 'run it as the user that owns the root'
     own=$root/.updater
     logs=$root/shared/logs
+    room_for_shell
 }
 
 # quoted TEXT: as one word of the shell, for advice that can be typed
@@ -682,7 +696,8 @@ probe_http() {
     if has curl; then
         curl -s -o /dev/null -m "$2" --noproxy '*' -w '%{http_code}' "$1"
     elif has wget; then
-        (unset http_proxy https_proxy HTTP_PROXY HTTPS_PROXY all_proxy; wget -q -T "$2" -O /dev/null "$1" 2>/dev/null) && printf 200
+        (unset http_proxy https_proxy HTTP_PROXY HTTPS_PROXY all_proxy; wget -q -T "$2" -O /dev/null "$1") 2>/dev/null
+        case $? in 0) printf 200 ;; 12[67] | 13? | 14? | 15?) return 2 ;; *) return 1 ;; esac   # one that crashes says nothing of the application
     else
         return 2
     fi

@@ -4,10 +4,10 @@
 
 # ---------------------------------------------------------------- what can read zstandard
 
-# find_zstd: makes sure that `zstd -dcq FILE` and `zstd -tq FILE` work: by zstd, bsdtar, or a Python that can; fails if nothing can
+# find_zstd [ARCHIVE]: makes sure that `zstd -dcq FILE` and `zstd -tq FILE` work: by zstd, bsdtar, or a Python that can; fails if nothing can
 find_zstd() {
     ! has zstd || return 0
-    for archive in "$backups"/backup_*/state.tar.zst "$backups"/backup_*/*.tar.zst; do
+    for archive in "${1-}" "$backups"/backup_*/state.tar.zst "$backups"/backup_*/*.tar.zst; do
         if [ -f "$archive" ]; then break; fi
     done
     for by_tar in bsdtar tar; do   # macOS and the BSDs have it as tar

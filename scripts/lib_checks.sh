@@ -134,6 +134,22 @@ room() {
         known && NR > 1 { for (i = NF; i > 2; i--) if ($i ~ /^[0-9]+%$/) { if ($(i - 1) + $(i - 2) > 0) print $(i - 1); exit } }')
 }
 
+# mounted MOUNT: the line that says how it is mounted
+mounted() {
+    if [ -r /proc/self/mounts ]; then   # a space is \040 there
+        MOUNT=$(printf '%s' "$1" | sed 's/\\/\\134/g; s/ /\\040/g') awk '$2 == ENVIRON["MOUNT"] { line = $0 } END { print line }' /proc/self/mounts
+    else
+        limited 10 mount 2>/dev/null | grep -F " on $1 " | tail -n 1
+    fi
+}
+
+# is_read_only DIRECTORY: is its filesystem mounted so? for root some shells call everything writable
+is_read_only() {
+    room "$1" || return 1
+    case $(mounted "$r_mount" | tr ' ()' ',,,') in *,ro,* | *,read-only,*) return 0 ;; esac
+    return 1
+}
+
 megabytes() { printf '%s MB' $(($1 / 1000)); }   # of KiB, roughly
 
 # toml_text FILE SECTION KEY: a plain string in updater.toml
@@ -178,12 +194,19 @@ missing_of() {
 
 # broken_scripts: those that are not there, cannot be read, or are cut off
 broken_scripts() {
-    for name in $emergency_scripts lib lib_checks lib_redact lib_undo; do
+    for name in $emergency_scripts lib lib_backup lib_checks lib_redact lib_undo; do
         file=$root/scripts/$name.sh
         if [ ! -f "$file" ]; then say "$name.sh is not there"
         elif [ ! -r "$file" ]; then say "$name.sh cannot be read"
         elif ! sh -n "$file" 2>/dev/null; then say "$name.sh is damaged"; fi
     done
+}
+
+# edited_scripts: those that are not as updater wrote them: somebody's edit, or a mixture of two versions
+edited_scripts() {
+    [ -n "$sha_tool" ] && [ -s "$own/scripts.sums" ] || return 0
+    # shellcheck disable=SC2086
+    (cd -- "$root" && $sha_tool -c .updater/scripts.sums 2>/dev/null) | sed -n 's/: FAILED.*//p'
 }
 
 owner_of() { ls -ld "$1" 2>/dev/null | awk '{ print $3; exit }'; }

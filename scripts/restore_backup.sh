@@ -1,6 +1,6 @@
 #!/bin/sh
 # Puts the data of a backup back in the place of the present ones, which are kept: no Python, no network.
-if [ -n "${ZSH_VERSION-}" ]; then emulate sh; fi
+if [ -n "${ZSH_VERSION-}" ] && [ "$(emulate)" != sh ]; then exec /bin/sh "$0" "$@"; fi   # zsh must be in that mode from its start
 scripts=$(dirname -- "$0")
 # shellcheck source=scripts/lib.sh
 . "$scripts/lib.sh"
@@ -105,7 +105,8 @@ choose
 need_zstd
 step "$id"
 say "  made:    $(said "$id" created), $(said "$id" reason)"
-say "  release: $(said "$id" version release)"
+from=$(said "$id" version release)
+say "  release: ${from:-none}"
 if ! check_backup "$id"; then
     [ $action != check ] || exit 7
     none "$id is damaged: it is not put back" 7
@@ -167,7 +168,7 @@ look() {   # sets $serving, and of the processes that run $names, $lost (those t
 
 look
 say "  puts back: $chosen"
-say "  stops:     $(oneline "${names:-}$lost" | sed 's/^ *$/nothing: nothing runs/')"
+case "$names$lost" in '') say '  stops:     nothing: nothing runs' ;; *) say "  stops:     $names$lost" ;; esac
 [ -z "$lost" ] || warn "nothing tells how to start${lost} again (its launcher is gone): start it by hand afterwards, or: updater start"
 if [ $dry_run = 1 ]; then
     who=$(holder) && say "Another operation is at work now, so it would refuse: $who"
@@ -201,6 +202,7 @@ noted() { journal_line "$@" || go_back 3 'its record cannot be written any more 
 finish() {   # finish OUTCOME TEXT [ERROR]
     written=$(record "$j_id" restore "$serving" "$serving" "$1" "$began" "$2" "${3-}" "$id")
     add_to_history "$written" "$j_id"
+    j_lines=$(journal_read "$journal")
     journal_end "$journal" "$written" || warn 'the end of it was not recorded'
     log "[$j_id] restore $id: $1: $2${3:+: $3}"
 }

@@ -1,11 +1,13 @@
 #!/bin/sh
 # Is this machine ready to update, and to recover when that goes wrong? Says for each thing that is missing what to install or to type.
-if [ -n "${ZSH_VERSION-}" ]; then emulate sh; fi
+case ${ZSH_VERSION:+${ZSH_NAME-}} in '' | sh) ;; *) exec /bin/sh "$0" "$@" ;; esac   # zsh by its own name: `path` and `status` are taken there
 here=$(dirname -- "$0")
 # shellcheck source=scripts/lib.sh
 . "$here/lib.sh"
 # shellcheck source=scripts/lib_checks.sh
 . "$here/lib_checks.sh"
+# shellcheck source=scripts/lib_backup.sh
+. "$here/lib_backup.sh"
 
 usage() {
     say "usage: sh $0 [options]
@@ -31,6 +33,7 @@ while [ $# -gt 0 ]; do
     shift
 done
 find_root "$0"
+backups=$root/shared/backups
 
 # install DEBIAN [ALPINE [MACOS]]: what to type to have it
 install() {
@@ -57,7 +60,7 @@ look_tools() {
     else check failed tools 'neither sha256sum nor shasum: nobody can tell whether a release, a backup or a journal is as it was' "$(install coreutils coreutils coreutils)"; fi
     if has flock; then check ok tools 'the lock: flock'
     elif has perl; then check ok tools 'the lock: perl'
-    else check failed tools 'neither flock nor perl: the scripts cannot hold the lock, so start no other command beside them' "$(install util-linux flock perl)"; fi
+    else check warning tools 'neither flock nor perl: the scripts cannot hold the lock, so start no other command beside them' "$(install util-linux flock perl)"; fi
     if has perl; then check ok tools 'a start apart from the terminal: perl'
     elif has setsid; then check ok tools 'a start apart from the terminal: setsid'
     else check warning tools 'neither setsid nor perl: what a script starts belongs to its terminal' "$(install util-linux util-linux perl)"; fi
@@ -70,7 +73,8 @@ look_tools() {
         check failed tools 'find does not know -mmin: file probes cannot be asked' "$(install findutils findutils findutils)"
     [ -n "$limiter" ] || check note tools 'neither timeout nor perl: a look that hangs is not ended'
     if ! has tar; then check failed tools 'no tar: neither a backup nor a release can be unpacked' "$(install tar)"; fi
-    if has zstd; then check ok tools "backups: tar and zstd"
+    if has zstd; then check ok tools 'backups: tar and zstd'
+    elif find_zstd; then check warning tools 'backups: tar, and bsdtar or a Python that reads zstandard' "$(install zstd): it goes where those may be gone"
     else check failed tools 'no zstd: no backup can be opened without Python' "$(install zstd)"; fi
     has gzip || check warning tools 'no gzip: manual_update.sh cannot unpack a release' "$(install gzip)"
     scope=update
@@ -91,7 +95,7 @@ look_rights() {
     owner=$(owner_of "$root") me=$(myself)
     closed=
     for place in "$root" "$root/releases" "$root/shared" "$own" "$logs" "$root/shared/backups" "$own/run" "$own/journal" "$own/marks"; do
-        if [ ! -d "$place" ]; then closed="$closed ${place#"$root/"} (not there)"; elif [ ! -w "$place" ]; then closed="$closed $place"; fi
+        if [ ! -d "$place" ]; then closed="$closed ${place#"$root/"} (not there)"; elif [ ! -w "$place" ] || is_read_only "$place"; then closed="$closed $place"; fi
     done
     if [ -n "$closed" ]; then
         check failed rights "$me cannot write:$closed" "as the owner: sudo -u $(quoted "$owner") …; a read-only disk: mount -o remount,rw; what is not there: updater init $(quoted "$root")"
@@ -122,7 +126,7 @@ look_room() {
         [ "${size:-0}" -le "$largest" ] || largest=$size inodes=$(limited 60 find "$place" 2>/dev/null | grep -c '')
     done
     saved=0
-    for place in "$root"/shared/backups/backup_*; do
+    for place in "$backups"/backup_*; do
         [ -d "$place" ] || continue
         size=$(kilobytes "$place")
         [ "${size:-0}" -le "$saved" ] || saved=$size
@@ -198,17 +202,21 @@ look_network() {
     address=${address:-https://api.github.com}
     # any answer will do: what the API says, updater preflight tells
     if has curl; then
-        status=$(curl -s -o /dev/null -m 10 -w '%{http_code}' "$address" 2>/dev/null) || status=
-        [ "$status" != 000 ] || status=
+        answered=$(curl -s -o /dev/null -m 10 -w '%{http_code}' "$address" 2>/dev/null) || answered=
+        [ "$answered" != 000 ] || answered=
     elif has wget; then
-        wget -q -T 10 -O /dev/null "$address" >/dev/null 2>&1
-        case $? in 0 | 6 | 8) status=answered ;; *) status= ;; esac
+        (wget -q -T 10 -O /dev/null "$address") >/dev/null 2>&1
+        case $? in
+            0 | 6 | 8) answered=yes ;;
+            12[67] | 13? | 14? | 15?) check note source "$address was not asked: wget does not work here"; return ;;
+            *) answered= ;;
+        esac
     else
         check note source "$address was not asked: neither curl nor wget is here"
         return
     fi
     shown=$(printf '%s' "$address" | sed 's|://.*@|://***@|')
-    if [ -n "$status" ]; then check ok source "$shown answers"
+    if [ -n "$answered" ]; then check ok source "$shown answers"
     else check failed source "$shown does not answer" "see the network (proxy, DNS, firewall): curl -v $(quoted "$shown"); a way back needs none"; fi
 }
 
@@ -263,7 +271,7 @@ look_backup() {
         if [ -n "$version" ]; then check failed backup 'there is none' 'updater backup create'; else check note backup 'there is none yet'; fi
         return
     fi
-    place=$root/shared/backups/$backup
+    place=$backups/$backup
     made=$(epoch "$backup")
     age=$(($(clock) - ${made:-0}))
     if [ "$age" -gt 604800 ]; then
@@ -279,7 +287,7 @@ look_backup() {
         if told=$(cd -- "$place" && $sha_tool -c SHA256SUMS 2>&1); then check ok backup 'its sums match'
         else check failed backup "$backup is damaged: $(oneline "$(printf '%s\n' "$told" | sed -n 's/: FAILED.*//p' | head -n 5)")" "$again"; return; fi
     fi
-    if ! has zstd || ! has tar; then check failed backup "$backup cannot be opened here: zstd or tar is missing" "$(install 'tar zstd')"; return; fi
+    if ! find_zstd || ! has tar; then check failed backup "$backup cannot be opened here: zstd or tar is missing" "$(install 'tar zstd')"; return; fi
     number=0 bad=
     for file in "$place"/*.tar.zst; do
         [ -f "$file" ] || continue
@@ -299,13 +307,8 @@ look_scripts() {
         check failed scripts "$(printf '%s' "$broken" | tr '\n' ';' | sed 's/;/; /g')" "$remedy"
         return
     fi
-    if [ -f "$root/scripts/SHA256SUMS" ] && [ -n "$sha_tool" ]; then
-        # shellcheck disable=SC2086
-        if ! told=$(cd -- "$root/scripts" && $sha_tool -c SHA256SUMS 2>&1); then
-            check failed scripts "not all of one version: $(oneline "$(printf '%s\n' "$told" | sed -n 's/: FAILED.*//p')")" "$remedy"
-            return
-        fi
-    fi
+    edited=$(edited_scripts)
+    if [ -n "$edited" ]; then check warning scripts "not as updater wrote them: an edit, or a mixture of two versions: $(oneline "$edited")" "$remedy (an edited one is kept beside)"; return; fi
     check ok scripts 'all are there and whole'
 }
 

@@ -37,11 +37,18 @@ def source() -> Path | None:
 
 
 def ours() -> dict[str, bytes]:
-    """Name and content of each script that comes with updater."""
+    """Name and content of each script that comes with updater; what others include comes first.
+
+    So whoever is killed while they are replaced leaves old scripts with a newer ``lib.sh``, never new ones with an old one.
+    """
     place = source()
     if place is None:
         return {}
-    return {it.name: it.read_bytes() for it in sorted(place.glob("*.sh")) if it.is_file()}
+    return {it.name: it.read_bytes() for it in sorted(place.glob("*.sh"), key=_order) if it.is_file()}
+
+
+def _order(script: Path) -> tuple[bool, str]:
+    return not script.name.startswith("lib"), script.name
 
 
 def install(layout: Layout) -> Installed:

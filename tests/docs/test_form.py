@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 import pytest
 
-from tests.docs.pages import HERE, RUN, Page, name, pages, read
+from tests.docs.pages import HERE, RUN, Page, name, pages, parse, read
 from tests.docs.preparations import PREPARATIONS
 from tests.docs.world import console
 from tests.typed import commands_in, is_updater, parsed, parsed_words, shell_commands
@@ -88,15 +88,19 @@ def test_every_module_to_run_is_there(path: Path) -> None:
 def test_every_script_is_there_and_has_the_options(path: Path) -> None:
     for script in SCRIPT.findall(path.read_text(encoding="utf-8")):
         assert (HERE / "scripts" / script).is_file(), f"scripts/{script}"
+    assert _unknown_options(read(path)) == []
+
+
+def _unknown_options(page: Page) -> list[str]:
     wrong = []
-    for where, words in _commands(read(path)):
+    for where, words in _commands(page):
         for number, word in enumerate(words[:3]):
             if found := SCRIPT.search(word):
                 known = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", _help(found[1])))
                 options = [it.partition("=")[0] for it in words[number + 1 :] if re.match("--?[a-z]", it)]
                 wrong += [f"{where}: {found[0]} has no {it}" for it in options if it not in known]
                 break
-    assert wrong == []
+    return wrong
 
 
 @cache
@@ -184,3 +188,10 @@ def test_exit_codes_are_found_in_prose() -> None:
         ["7", "8"],
         ["9"],
     ]
+
+
+def test_an_option_that_a_script_does_not_have_is_found() -> None:
+    page = parse(
+        Path("page.md"), "Run `sh scripts/force_stop.sh --gently`, or `scripts/force_stop.sh --yes`."
+    )
+    assert _unknown_options(page) == ["page.md:1: scripts/force_stop.sh has no --gently"]

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ def test_every_command_shows_what_a_script_did(site: Site) -> None:
     before = site.layout.history.read_bytes()
     assert site.updater("recover").out.splitlines() == [
         "nothing to recover",
-        "the last thing that happened was a script's: rollback v1.1.0 → v1.0.0: succeeded (by emergency_rollback.sh), "
+        "done by a script: rollback v1.1.0 → v1.0.0: succeeded (by emergency_rollback.sh), "
         + records.moment(RECORD["ended"]).astimezone().strftime("%Y-%m-%d %H:%M:%S"),  # type: ignore[union-attr]
     ]
     assert site.layout.history.read_bytes() == before
@@ -72,7 +73,7 @@ def test_every_command_shows_what_a_script_did(site: Site) -> None:
     assert site.updater("deploy", "v1.1.0").code == 0, "and updater goes on from there"
     site.runs("v1.1.0")
     assert site.history()[-2] == RECORD, "what a script wrote stays as it is"
-    assert "script's" not in site.updater("recover").out
+    assert "script" not in site.updater("recover").out
 
 
 def test_the_schedule_leaves_alone_what_a_script_went_back_from(site: Site) -> None:
@@ -163,7 +164,7 @@ def test_a_deployment_that_a_script_has_ended_is_over(
     assert site.updater("progress").out == "deploy v1.1.0: rolled-back (ended by emergency_rollback.sh)\n"
     done = site.updater("recover")
     assert done.code == 0 and done.out.startswith(
-        "nothing to recover\nthe last thing that happened was a script's: "
+        "nothing to recover\ndone by a script: "
         "deploy v1.0.0 → v1.1.0: rolled-back (ended by emergency_rollback.sh), "
     ), done.text
     if sums:
@@ -176,6 +177,26 @@ def test_a_deployment_that_a_script_has_ended_is_over(
     site.configure(watch=0.1)
     assert site.updater("deploy", "v1.1.0").code == 0
     site.runs("v1.1.0")
+    site.is_clean()
+
+
+def test_the_script_itself_and_then_updater(site: Site) -> None:
+    path = killed(site)
+    command = ["sh", str(site.layout.scripts / "emergency_rollback.sh"), "--yes"]
+    done = subprocess.run(
+        command, cwd="/", capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    site.runs("v1.0.0")
+    before = site.layout.history.read_bytes()
+    recovered = site.updater("recover")
+    assert recovered.code == 0 and recovered.out.startswith("nothing to recover\n"), recovered.text
+    assert "done by a script: deploy v1.0.0 → v1.1.0: rolled-back (" in recovered.out
+    assert "done by a script: rollback " in recovered.out
+    assert site.layout.history.read_bytes() == before
+    assert "by emergency_rollback.sh" in site.updater("status").out
+    assert path.stem in [it["id"] for it in site.history()]
+    assert site.updater("history").code == 0 and "interrupted" not in site.updater("progress").out
     site.is_clean()
 
 

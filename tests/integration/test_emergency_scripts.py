@@ -49,8 +49,18 @@ def site(tmp_path: Path, server: ReleaseServer, installed: Installation) -> Iter
     """A root made by that installation."""
     assert isinstance(server.releases, list)
     made = Site(tmp_path, server, server.releases, environment={"PYTHONPATH": str(installed.place)})
+    shutil.rmtree(made.layout.scripts)  # those of this checkout
+    made.layout.script_sums.unlink()
+    assert made.updater("init", str(made.root)).code == 0
     yield made
     made.end()
+
+
+def deploy(site: Site, tag: str) -> None:
+    """By that installation's own command."""
+    site.publish(tag)
+    done = site.updater("deploy", tag)
+    assert done.code == 0, done.text
 
 
 def contents(site: Site) -> dict[str, str]:
@@ -65,7 +75,7 @@ def test_a_new_root_has_them_and_each_deployment_refreshes_them(site: Site, inst
     before = (site.layout.scripts / "force_stop.sh").stat().st_ino
     (site.layout.scripts / "mine.sh").write_text("#!/bin/sh\necho mine\n")
     installed.brings(lib="two", restore_backup="two")
-    site.deployed("v1.0.0")
+    deploy(site, "v1.0.0")
     assert contents(site) == {
         "lib.sh": "two",
         "force_stop.sh": "one",
@@ -103,7 +113,7 @@ def test_what_stands_in_their_place_is_not_followed_and_an_edited_one_is_kept(
     stop.write_text("#!/bin/sh\necho edited\n")
     installed.brings(lib="two", force_stop="two", unlock_update="two")
     (site.layout.scripts / "unlock_update.sh").mkdir()
-    site.deployed("v1.0.0")
+    deploy(site, "v1.0.0")
     told = "\n".join(site.history()[-1]["warnings"])
     assert "scripts/lib.sh is a symlink; it is left alone" in told
     assert "scripts/unlock_update.sh is a directory" in told
@@ -140,7 +150,7 @@ def test_a_disk_that_refuses_them_is_a_warning_of_a_deployment_that_is_good(
     installed.brings(lib="two")
     shutil.rmtree(site.layout.scripts)
     site.layout.scripts.write_text("a file")
-    site.deployed("v1.0.0")
+    deploy(site, "v1.0.0")
     site.runs("v1.0.0")
     assert "scripts/ is not a directory" in site.history()[-1]["warnings"][-1]
 
@@ -152,6 +162,12 @@ def test_the_repository_itself_is_a_root_whose_scripts_are_the_source() -> None:
     assert emergency.install(Layout(HERE)) == emergency.Installed()
     assert {it: it.stat().st_mtime_ns for it in place.iterdir()} == before
     assert emergency.lacking(Layout(HERE)) == []
+
+
+def test_what_others_include_is_replaced_first() -> None:
+    names = list(emergency.ours())
+    included = [it for it in names if it.startswith("lib")]
+    assert included and names[: len(included)] == included
 
 
 def test_a_checkout_puts_its_scripts_into_a_root(tmp_path: Path) -> None:

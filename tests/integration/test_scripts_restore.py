@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +16,15 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.emergency import SHELLS, call, run, toolbox
+from tests.emergency import SCRIPTS, SHELLS, call, command, run, toolbox
 from tests.integration.test_backups import backup, make_root, snapshot
 from tests.integration.test_restore import TREES, Killed, plant, replant, staged, state
-from tests.site import Site
+from tests.site import UPDATER, Done, Site
+from updater import durable
 from updater.backups import swap
+from updater.backups.catalogue import Backup
 from updater.config import BackupConfig
+from updater.layout import Layout
 
 pytestmark = pytest.mark.skipif(not shutil.which("zstd"), reason="NOT TESTED: no zstd")
 
@@ -149,3 +155,194 @@ def test_a_backup_is_back_and_everything_since_is_kept(
     assert not site.layout.swap_steps.exists()
     assert site.updater("recover").code == 0 and site.updater("backup", "create").code == 0
     assert content(site) == before
+
+
+# ---------------------------------------------------------------- without an application: the data alone
+
+
+@pytest.fixture
+def plain_root(tmp_path: Path) -> tuple[Layout, Backup, dict[str, Any]]:
+    """A root in which nothing runs, a backup, and what is there since."""
+    layout = make_root(tmp_path / "a root")
+    layout.releases.mkdir()
+    layout.config.write_text('[source]\nrepository = "owner/app"\n')
+    data = layout.shared / "data"
+    (layout.shared / "config" / "app.toml").write_text("first")
+    (data / "deep").mkdir()
+    (data / "closed").mkdir()
+    for name in ("note", "sp ace", "new\nline", ".hidden", "deep/er", "closed/in", "ü*\\", "gone"):
+        (data / name).write_text("first")
+    (data / "link").symlink_to("nowhere")
+    (layout.shared / "uploads").mkdir()
+    (layout.shared / "uploads" / "picture").write_text("first")
+    (data / "closed").chmod(0o555)
+    made = backup(layout)
+    wanted = state(layout)
+    (layout.shared / "config" / "app.toml").write_text("second")
+    for name in ("note", "deep/er", "later", "-dash"):
+        (data / name).write_text("second")
+    (data / "gone").unlink()
+    shutil.rmtree(layout.shared / "uploads")
+    (layout.shared / "incoming").mkdir()
+    (layout.shared / "incoming" / "file").write_text("second")
+    return layout, made, wanted
+
+
+def restore(tools: Path, layout: Layout, *arguments: str, shell: str = "sh", **env: str) -> Done:
+    return run(tools, RUN, *arguments, "--yes", "--root", str(layout.root), shell=shell, **env)
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_in_every_shell(plain_root: tuple[Layout, Backup, dict[str, Any]], tools: Path, shell: str) -> None:
+    layout, made, wanted = plain_root
+    before = state(layout)
+    done = restore(tools, layout, made.id, shell=shell)
+    assert (done.code, done.err) == (0, ""), done.text
+    [kept] = layout.shared.glob(".updater-kept-*")
+    shutil.move(kept, layout.root / "kept")
+    assert state(layout) == wanted
+    # and back, by hand, as PATHS tells
+    for line in (layout.root / "kept" / "PATHS").read_text().splitlines():
+        number, _, path = line.partition("  ")
+        old, place = layout.root / "kept" / "old" / number, layout.shared / path
+        if path and path != "data/new":  # a name with a line break is no line
+            if os.path.lexists(place):
+                durable.remove_tree(place)
+            if os.path.lexists(old):
+                old.rename(place)
+    left = {path: it for path, it in state(layout).items() if "\n" not in path}
+    assert left == {path: it for path, it in before.items() if "\n" not in path}
+
+
+KILLER = """#!/bin/sh
+read n <"$COUNT" || n=0
+echo $((n + 1)) >"$COUNT"
+[ $((n + 1)) -ne "$KILL_AT" ] || kill -9 0
+exec {mv} "$@"
+"""
+
+
+@pytest.fixture(scope="module")
+def deadly(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tools whose `mv` kills the script with kill -9 instead of renaming for the KILL_AT-th time."""
+    made = toolbox(tmp_path_factory.mktemp("deadly") / "bin", without=("mv",))
+    (made / "mv").write_text(KILLER.format(mv=shutil.which("mv")))
+    (made / "mv").chmod(0o755)
+    return made
+
+
+def renames(place: Path) -> int:
+    return int(place.read_text()) if place.exists() else 0
+
+
+@pytest.mark.parametrize("after", ["script", "recover"])
+def test_killed_anywhere(
+    plain_root: tuple[Layout, Backup, dict[str, Any]], tools: Path, deadly: Path, tmp_path: Path, after: str
+) -> None:
+    """The same script again finishes it; `updater recover` takes it back, or finishes what already counts."""
+    layout, made, wanted = plain_root
+    count = tmp_path / "count"
+    original = tmp_path / "original"
+    shutil.copytree(layout.root, original, symlinks=True)
+    before = state(layout)
+    assert restore(deadly, layout, made.id, COUNT=str(count), KILL_AT="0").code == 0
+    every = renames(count)
+    assert every > 20
+    killed_at = (
+        (1, every // 2, every - 12, every - 4) if after == "script" else (every // 3, every - 8, every - 2)
+    )
+    for at in killed_at:
+        durable.remove_tree(layout.root)
+        shutil.copytree(original, layout.root, symlinks=True)
+        count.unlink()
+        killed = subprocess.run(
+            command(RUN, made.id, "--yes", "--root", str(layout.root)), cwd="/", capture_output=True, check=False,
+            env={"PATH": str(deadly), "COUNT": str(count), "KILL_AT": str(at)}, start_new_session=True, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        assert killed.returncode == -9, (at, killed)
+        if after == "script":
+            again = restore(tools, layout, made.id)
+            assert again.code == 0, (at, again.text)
+            expected = [wanted]
+        else:
+            env = {**os.environ, "UPDATER_ROOT": str(layout.root)}
+            again = subprocess.run([UPDATER, "recover"], env=env, capture_output=True, text=True, check=False)
+            assert again.returncode in (0, 4), (at, again)
+            expected = [before, wanted]
+        for kept in layout.shared.glob(".updater-kept-*"):
+            durable.remove_tree(kept)
+        assert state(layout) in expected, at
+        assert not list(layout.shared.glob(".updater-*")) and not list(layout.journal.glob("*.jsonl"))
+        assert not layout.swap.exists() and not layout.swap_steps.exists() and not layout.swapped.exists()
+
+
+def test_a_damaged_backup_is_refused_and_the_next_best_named(
+    plain_root: tuple[Layout, Backup, dict[str, Any]], tools: Path
+) -> None:
+    layout, made, _ = plain_root
+    other = backup(layout)
+    before = state(layout)
+    archive = made.directory / "data.tar.zst"
+    raw = bytearray(archive.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    archive.chmod(0o644)
+    archive.write_bytes(raw)
+    for words in ((), ("--check",)):
+        done = restore(tools, layout, made.id, *words)
+        assert done.code == 7 and "data.tar.zst is damaged" in done.err, done.text
+    assert other.id in restore(tools, layout, made.id).err
+    (other.directory / "manifest.json").write_text("{")
+    done = restore(tools, layout, "latest")
+    assert done.code == 2 and "is newer" in done.err
+    assert state(layout) == before
+
+
+def test_other_ways_to_read_zstandard(
+    plain_root: tuple[Layout, Backup, dict[str, Any]], tmp_path: Path
+) -> None:
+    layout, made, wanted = plain_root
+    none = toolbox(tmp_path / "none", without=("zstd",))
+    done = restore(none, layout, made.id)
+    assert done.code == 3 and "apt-get install zstd" in done.err, done.text
+    into = tmp_path / "a look"
+    if shutil.which("bsdtar"):
+        by_tar = toolbox(tmp_path / "tar", "bsdtar", without=("zstd",))
+        assert restore(by_tar, layout, made.id, "--to", str(into), "--only", "data").code == 0
+        assert (into / "data" / "new\nline").read_text() == "first"
+    python = layout.releases / "v1" / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    done = restore(none, layout, made.id)
+    assert done.code == 0, done.text
+    assert {path: it for path, it in state(layout).items() if not path.startswith(".updater-")} == wanted
+
+
+def test_of_another_root_excluded_and_asked_for_in_part(
+    plain_root: tuple[Layout, Backup, dict[str, Any]], tools: Path, tmp_path: Path
+) -> None:
+    layout, made, _ = plain_root
+    (layout.own / "id").write_text("0" * 32)
+    done = restore(tools, layout, made.id)
+    assert done.code == 2 and "another root" in done.err
+    shutil.rmtree(layout.own)
+    (layout.root / "current").symlink_to("releases/nowhere")
+    layout.config.write_text('[backup]\nexclude = ["data/later", "data/deep/*.tmp"]\n')
+    (layout.shared / "data" / "deep" / "x.tmp").write_text("stays")
+    elsewhere = tmp_path / "another disk"
+    (layout.shared / "data").rename(elsewhere)
+    (layout.shared / "data").symlink_to(elsewhere)
+    done = restore(tools, layout, made.id, "--only", "data")
+    assert done.code == 0, done.text
+    assert (elsewhere / "later").read_text() == "second" and (
+        elsewhere / "deep" / "x.tmp"
+    ).read_text() == "stays"
+    assert (elsewhere / "note").read_text() == (elsewhere / "deep" / "er").read_text() == "first"
+    assert (layout.shared / "config" / "app.toml").read_text() == "second"
+    assert (layout.own / "id").read_text().strip() == made.manifest.root["id"]
+
+
+def test_its_unpack_is_the_one_that_is_documented() -> None:
+    document = (SCRIPTS.parent / "docs" / "format.md").read_text()
+    found = re.search(r"```sh\n(unpack\(\) \{.*?)```", document, re.S)
+    assert found is not None and found[1] in (SCRIPTS / "lib_backup.sh").read_text()

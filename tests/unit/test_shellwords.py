@@ -15,7 +15,7 @@ from updater import shellwords
 from updater.backups import swap
 from updater.backups.swap import Folder, Step, Swap
 from updater.config import ProbeConfig, ProcessConfig
-from updater.deployment.phases import data
+from updater.deployment import tidying
 from updater.errors import BackupFailed
 from updater.layout import Layout
 from updater.processes import bound, launcher
@@ -133,7 +133,7 @@ def test_steps_that_a_kill_left_are_taken_away_before_the_next_move_and_by_tidyi
     assert not layout.swap_steps.exists(), "the same deployment may move twice"
     layout.swap_steps.write_text("id=x purpose=undo keep=0\n")
     layout.swap.unlink()
-    data.tidy(layout)
+    tidying.tidy(layout)
     assert not layout.swap_steps.exists()
 
 

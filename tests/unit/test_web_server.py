@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import signal
 import socket
+from pathlib import Path
+
+import pytest
 
 from updater.config import ServerConfig
+from updater.layout import Layout
 from updater.web import server
 
 
@@ -30,3 +36,22 @@ def test_small_answers_do_not_wait_for_an_acknowledgement() -> None:
                 return found
 
     assert asyncio.run(option()) != 0
+
+
+def test_a_server_collects_what_it_drops(tmp_path: Path) -> None:
+    """The command line does without, since it is short. A server that did would only ever grow."""
+    layout, seen = Layout(tmp_path), list[bool]()
+    layout.own.mkdir()
+    layout.logs.mkdir(parents=True)
+
+    def ready(_settings: ServerConfig) -> None:
+        seen.append(gc.isenabled())
+        signal.raise_signal(signal.SIGINT)
+
+    gc.disable()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            server.serve(layout, ServerConfig(port=0), ready)
+    finally:
+        gc.enable()
+    assert seen == [True]

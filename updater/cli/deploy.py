@@ -207,10 +207,8 @@ def _tell(face: Face, layout: Layout, records: list[dict[str, Any]]) -> int:
             face.say(words.recovered(record))
         if not records:
             face.say("nothing to recover")
-            if last := deploying.by_script(layout):
-                face.say(
-                    f"the last thing that happened was a script's: {words.ended(last)}, {output.moment(last['ended'])}"
-                )
+            for it in deploying.by_scripts(layout):
+                face.say(f"done by a script: {words.ended(it)}, {output.moment(it['ended'])}")
 
     face.emit({"recovered": records}, text)
     failed = any(record["outcome"] == "rollback-failed" for record in records)

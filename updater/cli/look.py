@@ -89,7 +89,7 @@ def _show_record(face: Face, it: Json) -> None:
         "id": it.get("id"), "what": f"{it.get('kind')} {it.get('from') or '-'} → {_to(it)}",
         "by": who, "reason": it.get("reason"), "digest": it.get("digest"),
         "began": output.moment(it["started"]), "took": it["seconds"] is not None and output.seconds(it["seconds"]),
-        "outage": output.seconds(outage) if outage is not None else "none",
+        "outage": output.seconds(outage) if outage is not None else it["seconds"] is not None and "none",
         "outcome": f"{it.get('outcome')}{' (forced)' if it.get('forced') else ''}{' (by a recovery)' if it.get('recovered') else ''}",
         "backup": it.get("backup"), "restored": it.get("restored"), "text": it.get("text"),
     }  # fmt: skip
@@ -117,7 +117,7 @@ def _history_row(it: Json) -> list[str]:
     why = (it.get("error") or {}).get("message") or it.get("text") or it.get("reason") or ""
     return [
         output.moment(it.get("started")), str(it.get("kind")), it.get("from") or "-", _to(it),
-        colour(outcome), output.seconds(it.get("seconds")), why,
+        colour(outcome), "" if it["seconds"] is None else output.seconds(it["seconds"]), why,
     ]  # fmt: skip
 
 

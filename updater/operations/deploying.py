@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import select
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 POLL = 0.1
 """Seconds between two looks at the progress."""
+SHOWN = 5
+"""Records that are told of at most."""
 KILL_TIMEOUT = 10.0
 """Seconds within which a killed process must be gone."""
 
@@ -278,10 +281,10 @@ def recover(root: Root) -> list[Json]:
     return [outcome.record for outcome in outcomes]
 
 
-def by_script(layout: Layout) -> Json | None:
-    """The last record of the history, if an emergency script wrote it."""
-    found = records.history(layout)[-1:]
-    return found[0] if found and records.by_script(found[0]) else None
+def by_scripts(layout: Layout) -> list[Json]:
+    """What emergency scripts have done since updater itself did anything: the last records, in order."""
+    newest = itertools.takewhile(records.by_script, reversed(records.history(layout)))
+    return list(itertools.islice(newest, SHOWN))[::-1]
 
 
 def _wait_for_end(identity: Identity, seconds: float) -> None:

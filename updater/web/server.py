@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import ipaddress
 import resource
 import socket
@@ -129,6 +130,7 @@ def serve(layout: Layout, settings: ServerConfig, on_ready: Callable[[ServerConf
     made = listen(settings)
     settings = replace(settings, port=made.getsockname()[1])
     _more_files()
+    gc.enable()  # the command line does without, and so would this for as long as it serves
     apart.serve()
     records.log(layout, f"the dashboard listens on {settings.host}:{settings.port}")
     app = application(layout, settings)
