@@ -351,8 +351,10 @@ def broken_quota(world: World) -> None:
 
 @preparation("broken-network")
 def broken_network(world: World) -> None:
-    """The source cannot be reached."""
-    both(world)
+    """The source cannot be reached; somebody has brought v1.4.0 in a file."""
+    world.site.deployed("v1.3.2")
+    brought = world.place / "srv" / "bot-v1.4.0.tar.gz"
+    brought.write_bytes(world.site.publish("v1.4.0").tarball("example/app"))
     world.says["api.github.com"] = "127.0.0.1:9"
     world.configure(source='repository = "example/app"\napi_url = "http://127.0.0.1:9"\nconnect_timeout = 2')
 
