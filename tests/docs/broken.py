@@ -33,6 +33,7 @@ def at_work(world: World, phase: str = "watch", behaviour: str = "good") -> subp
     world.site.publish("v1.4.0", behaviour)
     world.configure(watch=600)
     running = world.site.start("deploy", "v1.4.0")
+    world.after.callback(running.communicate, timeout=60)
     eventually(lambda: in_phase(world.site, phase), f"phase {phase}")
     return running
 
@@ -350,8 +351,10 @@ def broken_quota(world: World) -> None:
 
 @preparation("broken-network")
 def broken_network(world: World) -> None:
-    """The source cannot be reached."""
-    both(world)
+    """The source cannot be reached; somebody has brought v1.4.0 in a file."""
+    world.site.deployed("v1.3.2")
+    brought = world.place / "srv" / "bot-v1.4.0.tar.gz"
+    brought.write_bytes(world.site.publish("v1.4.0").tarball("example/app"))
     world.says["api.github.com"] = "127.0.0.1:9"
     world.configure(source='repository = "example/app"\napi_url = "http://127.0.0.1:9"\nconnect_timeout = 2')
 

@@ -358,6 +358,18 @@ def test_a_process_that_goes_into_the_background_is_told_to_stay(layout: Layout)
     assert control.stop(layout, settings, ["app"]) == ["app"]
 
 
+def test_what_died_before_it_was_proved_leaves_its_reason(layout: Layout) -> None:
+    """A start that says only that nothing runs helps nobody at night."""
+    settings = config(layout, code="import time\nprint('no exchange', flush=True)\ntime.sleep(60)\n")
+    (one,) = control.start(layout, settings, "v1", ["app"])
+    eventually(lambda: "no exchange" in state.last_lines(layout, "app"), "it has written")
+    os.kill(one.identity.pid, signal.SIGKILL)
+    eventually(lambda: not one.identity.alive(), "it is dead")
+    with pytest.raises(ProcessFailed, match="app was killed by SIGKILL") as raised:
+        proof.prove(layout, settings, "v1", ["app"])
+    assert raised.value.details[-1].strip() == "no exchange"
+
+
 def test_only_the_lines_since_the_last_start_are_evidence(layout: Layout) -> None:
     settings = _patient(config(layout, code="print('old', flush=True)\nraise SystemExit(1)"))
     for text in ("old", "new"):

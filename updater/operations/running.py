@@ -11,7 +11,7 @@ from typing import Any
 from updater import health, lock, records
 from updater.deployment import configuration, housekeeping, journal
 from updater.deployment.cancel import interruptible
-from updater.errors import Cancelled, HealthFailed, NotFound, UsageError
+from updater.errors import Cancelled, HealthFailed, NotFound, ProcessFailed, UsageError
 from updater.layout import Layout
 from updater.operations import Root
 from updater.processes import control, forced, proof, state
@@ -122,16 +122,18 @@ def _start(
 ) -> list[Json]:
     housekeeping.make_room(root.layout)
     configuration.keep(root.layout, root.config, version)
-    control.start(root.layout, root.config, version, names, check=check, warn=_noted(root, warn))
-    proof.prove(root.layout, root.config, version, names)
-    if wait:
-        try:
+    try:
+        control.start(root.layout, root.config, version, names, check=check, warn=_noted(root, warn))
+        proof.prove(root.layout, root.config, version, names)
+        if wait:
             health.wait_healthy(root.layout, root.config, version, names, successes=1, check=check)
-        except HealthFailed as failure:
-            check()
-            failure.state = f"{version} is in service; what runs was left running."
-            failure.advice = "see `updater health` and `updater logs`; to go back: updater rollback"
-            raise
+    except (HealthFailed, ProcessFailed) as failure:
+        check()
+        failure.state = failure.state or f"{version} is in service; what runs was left running."
+        failure.advice = (
+            failure.advice or "see `updater health` and `updater logs`; to go back: updater rollback"
+        )
+        raise
     return status(root, names)
 
 

@@ -10,7 +10,8 @@ from typing import NamedTuple
 from updater.config import Config
 from updater.errors import ProcessFailed
 from updater.layout import Layout
-from updater.processes import family, state
+from updater.processes import control, family, state
+from updater.subprocesses import Identity
 
 
 class Seen(NamedTuple):
@@ -72,13 +73,15 @@ def prove(layout: Layout, config: Config, version: str, names: Sequence[str]) ->
     for name in names:
         found = state.find(layout, name)
         if found is None:
-            raise ProcessFailed(f"{name} does not run")
+            raise _gone(layout, name)
         seen = look(found.identity.pid)
         releases = releases_of(layout, seen)
         if seen.release:
             releases.add(seen.release)
         through_link = [word for word in seen.arguments if word.startswith(f"{layout.current}{os.sep}")]
         if releases != {version} or through_link:
+            if not found.identity.alive():  # what ends while it is looked at shows nothing of itself
+                raise _gone(layout, name)
             raise ProcessFailed(
                 f"{name} (pid {found.identity.pid}) does not run from {version}",
                 details=[
@@ -87,6 +90,13 @@ def prove(layout: Layout, config: Config, version: str, names: Sequence[str]) ->
                     *(["it was started through the link `current`"] if through_link else []),
                 ],
             )  # fmt: skip
+
+
+def _gone(layout: Layout, name: str) -> ProcessFailed:
+    """It was started, and is there no more: what it wrote tells why."""
+    one = Identity.parse(state.record(layout, name))
+    how = (control.exit_text(one.pid) if one else None) or "died"
+    return ProcessFailed(f"{name} {how}", details=control.evidence(layout, name))
 
 
 def in_use(layout: Layout) -> set[str]:
