@@ -406,7 +406,7 @@ previous_good() {
     fi
     for link in previous good; do   # marks may be gone, and the links be there
         version=$(version_of "$own/$link") || continue
-        if [ "$version" != "$1" ] && sealed "$version"; then printf '%s' "$version"; return; fi
+        if [ "$version" != "$1" ] && sealed "$version" && ! is_bad "$version"; then printf '%s' "$version"; return; fi
     done
     return 1
 }
@@ -1084,6 +1084,8 @@ journal_load() {
     j_kind=$(printf '%s\n' "$first" | sed -n 's/.*"request":{[^}]*"kind":"\([a-z]*\)".*/\1/p')
     j_origin=$(printf '%s\n' "$first" | sed -n 's/.*"before":{[^}]*"in_service":"\([^"]*\)".*/\1/p')
     j_good=$(printf '%s\n' "$first" | sed -n 's/.*"before":{[^}]*"good":"\([^"]*\)".*/\1/p')
+    j_mark=$(printf '%s\n' "$first" | sed -n 's/.*"before":{[^}]*"root":"\([0-9:]*\)".*/\1/p')
+    j_place=$(printf '%s\n' "$first" | sed -n 's/.*"before":{[^}]*"place":"\([^"]*\)".*/\1/p')
     j_ran=$(printf '%s\n' "$first" | sed -n 's/.*"before":{[^}]*"running":\[\([^]]*\)\].*/\1/p' | tr -d '"' | tr ',' ' ')
     j_target=
     for phase in resolve choose; do
@@ -1095,6 +1097,15 @@ journal_load() {
 
 # journal_has KIND PHASE: whether the journal that was loaded has such a line
 journal_has() { printf '%s\n' "$j_lines" | grep -q "\"kind\":\"$1\",\"mono\":[^,]*,\"phase\":\"$2\",\"seq\":[0-9]*,\"v\":1}\$"; }
+
+# journal_is_ours: whether the journal that was loaded was written in this root, and is no copy of another root's
+journal_is_ours() {
+    is_ours "$j_mark" && return 0
+    mine=$(root_mark)
+    [ "${j_mark##*:}" = "${mine##*:}" ] || return 1
+    case $j_place in "$root" | *\\*) return 0 ;; esac   # the device may have another number since; escapes are not compared
+    return 1
+}
 
 # journal_committed: whether its deployment counts as done: the link .updater/good was renamed to its release
 journal_committed() {

@@ -238,7 +238,9 @@ undo_one() {
         warn "other databases may be half changed; what they held is in ${backup:-the last backup}: updater backup restore ${backup:-ID} --only dumps"
     fi
     resume_application
-    if [ "$2" = 1 ] && [ $touched = 1 ] && [ -n "$j_origin" ]; then
+    if [ "$2" = 1 ] && [ $touched = 1 ] && [ -n "$j_ran" ] && ! journal_is_ours; then
+        warn "this root is a copy, and what ran belongs to the one it was copied from: nothing is started. To start it: updater start, or $(command_line emergency_rollback.sh "${j_origin:-VERSION}")"
+    elif [ "$2" = 1 ] && [ $touched = 1 ] && [ -n "$j_origin" ]; then
         for name in $j_ran; do
             is_name "$name" && [ -f "$own/launchers/$j_origin/$name" ] || continue
             start_process "$j_origin" "$name" || trouble=1
