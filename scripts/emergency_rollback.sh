@@ -1,11 +1,11 @@
 #!/bin/sh
 # Puts the previous good release back into service: no Python, no network, no room on the disk.
 case ${ZSH_VERSION:+${ZSH_NAME-}} in '' | sh) ;; *) exec /bin/sh "$0" "$@" ;; esac   # zsh by its own name: `path` and `status` are taken there
-here=$(dirname -- "$0")
+scripts=$(dirname -- "$0")
 # shellcheck source=scripts/lib.sh
-. "$here/lib.sh"
+. "$scripts/lib.sh"
 # shellcheck source=scripts/lib_undo.sh
-. "$here/lib_undo.sh"
+. "$scripts/lib_undo.sh"
 
 usage() {
     cat <<HELP
@@ -167,7 +167,7 @@ if [ $restore_data = 1 ]; then
     step "Restoring the data of $backup"
     UPDATER_LOCK_HELD=$$
     export UPDATER_LOCK_HELD
-    if ! sh "$here/restore_backup.sh" "$backup" --only data --no-start --yes --root "$root"; then
+    if ! sh "$scripts/restore_backup.sh" "$backup" --only data --no-start --yes --root "$root"; then
         fail 5 "the data of $backup could not be put back" "$to is in service and stopped; the data are as they were." "see above; then $(command_line restore_backup.sh "$backup"), or start it as it is: $(command_line emergency_rollback.sh "$to")"
     fi
     unset UPDATER_LOCK_HELD

@@ -63,7 +63,7 @@ resolve() {
     work=$(mktemp -d "${TMPDIR:-/tmp}/updater.XXXXXX") || fail 3 'no temporary directory can be made' 'Nothing was changed.' 'set TMPDIR to a directory with room'
     trap 'rm -rf "$work"; release_lock' EXIT
     published_digest='' published_tree='' commit='' source_text='' notes='' published_at=''
-    if [ -n "$file" ]; then
+    if [ -n "$artifact_file" ]; then
         resolve_file
     else
         type=$(setting type '') || exit
@@ -93,10 +93,10 @@ version_in() {   # the file VERSION of an archive
 }
 
 resolve_file() {
-    case $file in *.tar.zst) find_zstd "$file" || fail 3 'nothing here can read zstandard' 'Nothing was changed.' 'install zstd, or bsdtar' ;; esac
-    origin=file origin_text=$file source_text=$(dirname -- "$file") artifact_name=${file##*/}
+    case $artifact_file in *.tar.zst) find_zstd "$artifact_file" || fail 3 'nothing here can read zstandard' 'Nothing was changed.' 'install zstd, or bsdtar' ;; esac
+    origin=file origin_text=$artifact_file source_text=$(dirname -- "$artifact_file") artifact_name=${artifact_file##*/}
     [ -z "$tag" ] || return 0
-    named=$(tag_of "$artifact_name") said=$(version_in "$file")
+    named=$(tag_of "$artifact_name") said=$(version_in "$artifact_file")
     tag=$named
     if [ -n "$said" ] && [ "${said#v}" != "${named#v}" ]; then tag=$said; fi
 }
@@ -104,8 +104,8 @@ resolve_file() {
 resolve_directory() {
     case $folder in /*) ;; *) folder=$root/$folder ;; esac
     [ -d "$folder" ] || fail 8 "the folder of releases is not there: $folder" 'Nothing was changed.' 'see [source] path in updater.toml, or name a FILE'
-    for file in "$folder"/*; do
-        name=${file##*/}
+    for artifact_file in "$folder"/*; do
+        name=${artifact_file##*/}
         case $name in *.tar.gz | *.tgz | *.tar.zst) ;; *) continue ;; esac
         said=$(tag_of "$name")
         known="${known-} $said"
@@ -190,8 +190,8 @@ one_asset() {
 # same_release: is what is installed under this name what is to be installed?
 same_release() {
     sealed_as=$root/releases/$coming/.release/release.json
-    if [ -n "$file" ] || [ -n "$published_digest" ]; then
-        if [ -n "$file" ]; then sum=$(sha256 <"$file"); else sum=${published_digest#sha256:}; fi
+    if [ -n "$artifact_file" ] || [ -n "$published_digest" ]; then
+        if [ -n "$artifact_file" ]; then sum=$(sha256 <"$artifact_file"); else sum=${published_digest#sha256:}; fi
         grep -q "\"sha256\": *\"$sum\"" "$sealed_as"
     elif [ -n "$commit" ]; then
         grep -q "\"commit\": *\"$commit\"\|\"tree\": *\"$published_tree\"" "$sealed_as"
@@ -207,8 +207,8 @@ archive() {   # the tar in an archive
 }
 
 fetch() {
-    if [ -n "$file" ]; then
-        artifact=$file
+    if [ -n "$artifact_file" ]; then
+        artifact=$artifact_file
     else
         artifact=$unpacked/artifact.tar.gz
         case $artifact_name in *.tar.zst) artifact=$unpacked/artifact.tar.zst ;; esac
@@ -254,7 +254,7 @@ prove() {
             proof="${proof:+$proof; }listed in the published checksums"
         fi
     elif [ "$origin" = file ]; then
-        for sums in "$file.sha256" "$(dirname -- "$file")/SHA256SUMS" "$(dirname -- "$file")/sha256sums.txt"; do
+        for sums in "$artifact_file.sha256" "$(dirname -- "$artifact_file")/SHA256SUMS" "$(dirname -- "$artifact_file")/sha256sums.txt"; do
             exists "$sums" || continue
             held_against "${sums##*/}" "$(listed "$sums" "$artifact_name")"
             proof='listed in the published checksums'
@@ -342,7 +342,6 @@ check_archive() {
     [ "$(tr -d ' ' <"$work/size")" -le 4294967296 ] || go_back 7 "$artifact_name unpacks to more than 4 GiB"
     archive "$artifact" | tar tf - >"$work/names" 2>"$work/said" || go_back 7 "$artifact_name is no archive of a release: $(oneline "$(cat "$work/said")")"
     archive "$artifact" | tar tvf - >"$work/long" 2>/dev/null
-    if grep -qi 'removing leading' "$work/said"; then go_back 7 "$artifact_name holds a name that leads out of it"; fi
     [ "$(wc -l <"$work/names")" -eq "$(wc -l <"$work/long")" ] || go_back 7 "$artifact_name holds names that cannot be told apart"
     why_not=$(awk -v tab='\t' '
         NR == FNR { name[FNR] = $0; next }
@@ -354,6 +353,7 @@ check_archive() {
             if (kind == "-" && target != "") kind = "h"
             print kind tab said tab target
         }' "$work/names" "$work/long" | check_names) || go_back 7 "$artifact_name is not what a release may be: $why_not" 'ask the publisher; nothing of it was unpacked'
+    if grep -qi 'removing leading' "$work/said"; then go_back 7 "$artifact_name holds a name that leads out of it"; fi
 }
 
 # unpack_archive: sets $tree, $digest and $tree_id

@@ -52,13 +52,13 @@ done
 case $wanted in
     */* | *.tar.gz | *.tgz | *.tar.zst)
         if [ -f "$wanted" ]; then
-            file=$(cd -- "$(dirname -- "$wanted")" && pwd -P)/${wanted##*/}
+            artifact_file=$(cd -- "$(dirname -- "$wanted")" && pwd -P)/${wanted##*/}
         else
             case $wanted in *.tar.gz | *.tgz | *.tar.zst) fail 8 "there is no file $wanted" 'Nothing was changed.' ;; esac
         fi
         ;;
 esac
-file=${file-}
+artifact_file=${artifact_file-}
 find_root "$0"
 backups=$root/shared/backups config=$root/updater.toml
 trap 'exit 130' INT HUP TERM

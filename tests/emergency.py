@@ -7,24 +7,20 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from tests import shells
 from tests.site import Done
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 SHELLS = [it for it in ("dash", "bash", "busybox sh", "mksh", "zsh") if shutil.which(it.split()[0])]
 
-TOOLS = """
-    awk basename cat chmod chown cmp cp cut date dd df dirname du env expr find flock grep gzip head id kill ln ls mkdir mktemp mv nc
-    od perl printf ps readlink rm rmdir sed setsid sh sleep sort stat sync tail tar touch tr true uname uniq wc xargs
-    bash busybox curl sha256sum sqlite3 zstd
-"""
+MORE = ("busybox", "du", "mktemp", "printf", "true")
 
 
 def toolbox(place: Path, *more: str, without: tuple[str, ...] = ()) -> Path:
-    """A directory for a PATH with these programs and no other."""
-    place.mkdir(parents=True)
-    for name in (*TOOLS.split(), *more):
-        found = shutil.which(name)
-        if found and name not in without:
+    """A directory for a PATH with what a small system has and these programs, and no other."""
+    shells.tools(place, without)
+    for name in (*MORE, *more):
+        if found := shutil.which(name):
             (place / name).symlink_to(found)
     return place
 

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.emergency import run, toolbox
-from tests.site import Done, Site
+from tests.emergency import SCRIPTS, call, command, run, toolbox
+from tests.site import Done, Site, tree
 
 RUN = "manual_update.sh"
 
 
+def with_uv(place: Path) -> Path:
+    """Tools with uv, which makes an environment in a tenth of the time."""
+    made = toolbox(place)
+    (made / "uv").symlink_to(Path(sys.executable).with_name("uv"))
+    return made
+
+
 @pytest.fixture(scope="module")
 def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return toolbox(tmp_path_factory.mktemp("tools") / "bin")
+    return with_uv(tmp_path_factory.mktemp("tools") / "bin")
 
 
 def update(tools: Path, site: Site, *arguments: str, **env: str) -> Done:
@@ -77,3 +90,196 @@ def test_from_github_and_updater_takes_it_for_its_own(site: Site, tools: Path) -
 def sums(site: Site, version: str) -> tuple[str, ...]:
     records = site.layout.release(version) / ".release"
     return tuple((records / name).read_text() for name in ("manifest", "SHA256SUMS", "links.json"))
+
+
+def archive(place: Path, files: dict[str, str], *members: tarfile.TarInfo, top: str = "app/") -> Path:
+    """An artifact as a publisher makes it."""
+    with tarfile.open(place, "w:gz") as made:
+        for name, text in files.items():
+            member = tarfile.TarInfo(f"{top}{name}")
+            member.size = len(text.encode())
+            made.addfile(member, BytesIO(text.encode()))
+        for member in members:
+            made.addfile(member)
+    return place
+
+
+def member(name: str, kind: bytes, link: str = "") -> tarfile.TarInfo:
+    made = tarfile.TarInfo(name)
+    made.type, made.linkname = kind, link
+    return made
+
+
+HOSTILE = {
+    "a name with ..": member("app/../../out", tarfile.REGTYPE),
+    "an absolute name": member("/absolute", tarfile.REGTYPE),
+    "no release holds": member("app/pipe", tarfile.FIFOTYPE),
+    "leads out of the release": member("app/link", tarfile.SYMTYPE, "../.."),
+    "an absolute target": member("app/link", tarfile.SYMTYPE, "/etc/passwd"),
+    "in circles": member("app/link", tarfile.SYMTYPE, "link/x"),
+    "what is no directory": member("app/serve.py/below", tarfile.REGTYPE),
+    "the same name twice": member("app/serve.py", tarfile.REGTYPE),
+    "only in case": member("app/Serve.py", tarfile.REGTYPE),
+    "belongs to updater": member("app/.Venv/x", tarfile.REGTYPE),
+    "a hard link": member("app/hard", tarfile.LNKTYPE, "app/nothing"),
+}
+
+
+@pytest.fixture
+def empty(site: Site) -> Site:
+    """A root in which nothing is installed, that names the Python to build with."""
+    site.configure(extra=f'[environment]\npython = "{sys._base_executable}"\n')
+    return site
+
+
+def test_what_a_release_may_not_hold_is_refused_before_anything_is_unpacked(
+    tmp_path: Path, tools: Path
+) -> None:
+    places = tmp_path / "archives"
+    places.mkdir()
+    for number, (why, bad) in enumerate(HOSTILE.items()):
+        more = [member("app/one", tarfile.SYMTYPE, "two/.."), member("app/two", tarfile.SYMTYPE, "x/../..")]
+        archive(places / f"{number}.tar.gz", {"serve.py": ""}, *(more if "leads out" in why else ()), bad)
+    archive(
+        places / "good.tar.gz",
+        {"a -> b": "", "VERSION": "1"},
+        member("app/l", tarfile.SYMTYPE, "sub/../VERSION"),
+    )
+    told = call(
+        tools, tmp_path,
+        f"""
+        . "{SCRIPTS}/lib_backup.sh"; . "{SCRIPTS}/lib_release.sh"; work=$root
+        go_back() {{ say "$2"; exit "$1"; }}
+        for artifact in "$root"/archives/*.tar.gz; do
+            artifact_name=x
+            (check_archive); say "${{artifact##*/}} $?"
+        done
+        """,
+    )  # fmt: skip
+    assert "good.tar.gz 0" in told.out, told.text
+    for number, why in enumerate(HOSTILE):
+        assert f"{number}.tar.gz 7" in told.out and why in told.out, (why, told.text)
+
+
+def test_a_file_is_installed_and_updater_goes_on_with_it(empty: Site, tools: Path) -> None:
+    files = {name: content.decode() for name, (content, _) in tree("v1").items()}
+    made = archive(empty.place / "app-v1.tar.gz", files)
+    raw = subprocess.run(["gzip", "-dc", made], capture_output=True, check=True).stdout
+    file = empty.place / "app-v1.tar.zst"
+    subprocess.run(["zstd", "-q", "-o", file], input=raw, check=True)
+    beside = empty.place / "app-v1.tar.zst.sha256"
+    beside.write_text("0" * 64 + "  app-v1.tar.zst\n")
+    done = update(tools, empty, str(file), "--install-only")
+    assert done.code == 7 and "differs from app-v1.tar.zst.sha256" in done.err
+    beside.unlink()
+    asked = run(tools, RUN, str(file), "--root", str(empty.root))
+    assert asked.code == 2 and not list(empty.layout.releases.iterdir()), asked.text
+    beside.write_text(hashlib.sha256(file.read_bytes()).hexdigest() + "\n")
+    wrong = update(tools, empty, str(file), "--tag", "v9")
+    assert wrong.code == 7 and "its tag is v9" in wrong.err, wrong.text
+    done = update(tools, empty, str(file), "--install-only")
+    assert done.code == 0, done.text
+    assert empty.updater("verify", "v1").code == 0
+    done = empty.updater("activate", "v1")
+    assert done.code == 0, done.text
+    empty.runs("v1")
+    assert release(empty, "v1")["digest"] in empty.updater("--json", "releases").out
+    # and what bars the way
+    assert "nothing to do" in update(tools, empty, str(file)).out
+    assert empty.updater("hold", "--reason", "it is night").code == 0
+    held = update(tools, empty, str(file))
+    assert held.code == 3 and "it is night" in held.err
+    empty.updater("release-hold")
+    empty.configure(extra='[migrate]\ncommand = ["true"]\n')
+    other = archive(empty.place / "app-v2.tar.gz", {**files, "VERSION": "v2"})
+    assert "--skip-migrate" in update(tools, empty, str(other)).err
+    empty.runs("v1")
+
+
+def test_a_sick_release_gives_way_to_the_old_one(site: Site, tools: Path) -> None:
+    site.deployed("v1")
+    site.publish("v2", "crash")
+    done = update(tools, site, "v2")
+    assert done.code == 4, done.text
+    site.runs("v1")
+    site.is_clean()
+    assert (site.layout.marks / "v2.bad").exists() and site.history()[-1]["outcome"] == "rolled-back"
+    assert update(tools, site, "v2").code == 3
+
+
+KILLER = """#!/bin/sh
+case "$*" in *"$KILL_ON"*) kill -9 0 ;; esac
+exec {mv} "$@"
+"""
+
+
+def test_killed_and_recovered_by_updater_or_by_itself(site: Site, tools: Path, tmp_path: Path) -> None:
+    site.deployed("v1")
+    site.publish("v2")
+    deadly = with_uv(tmp_path / "deadly")
+    (deadly / "mv").unlink()
+    (deadly / "mv").write_text(KILLER.format(mv=shutil.which("mv")))
+    (deadly / "mv").chmod(0o755)
+
+    def killed(on: str) -> None:
+        done = subprocess.run(
+            command(RUN, "v2", "--yes", "--root", str(site.root)), env={"PATH": str(deadly), "KILL_ON": on},
+            capture_output=True, text=True, check=False, start_new_session=True, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        assert done.returncode == -9, done
+
+    killed("releases/.tmp-unpack-")  # on its way to its place
+    killed("/current ")  # the old release is stopped, the new one installed
+    assert site.current() == "v1" and site.answer() is None
+    recovered = site.updater("recover")
+    assert recovered.code == 0 and "rolled back" in recovered.text, recovered.text
+    site.runs("v1")
+    site.is_clean()
+    killed("/good ")  # at its commit
+    assert site.current() == "v2"
+    done = update(tools, site, "v2")
+    assert done.code == 0, done.text
+    site.runs("v2")
+    assert site.updater("recover").code == 0  # sweeps temporary names
+    site.is_clean()
+
+
+def wheel(name: str) -> str:
+    """A package as a publisher ships it, in Latin-1."""
+    made = BytesIO()
+    with zipfile.ZipFile(made, "w") as file:
+        file.writestr(f"{name}.py", "VALUE = 1\n")
+        file.writestr(
+            f"{name}-1.0.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n"
+        )
+        file.writestr(
+            f"{name}-1.0.dist-info/WHEEL",
+            "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        )
+        file.writestr(f"{name}-1.0.dist-info/RECORD", f"{name}.py,,\n")
+    return made.getvalue().decode("latin-1")
+
+
+@pytest.mark.parametrize("tool", ["pip", "uv"])
+def test_what_the_release_asks_for_is_installed(empty: Site, tmp_path: Path, tool: str) -> None:
+    tools = with_uv(tmp_path / "bin") if tool == "uv" else toolbox(tmp_path / "bin")
+    folder = empty.place / "artifacts"
+    folder.mkdir()
+    empty.configure(source='type = "directory"\npath = "../artifacts"')
+    with tarfile.open(folder / "app-1.0.tar.gz", "w:gz") as made:
+        for name, text in {
+            "requirements.txt": "tiny==1.0\n",
+            "wheels/tiny-1.0-py3-none-any.whl": wheel("tiny"),
+        }.items():
+            about = tarfile.TarInfo(f"app/{name}")
+            about.size = len(text.encode("latin-1"))
+            made.addfile(about, BytesIO(text.encode("latin-1")))
+    done = update(tools, empty, "1.0", "--install-only")
+    assert done.code == 0, done.text
+    environment = release(empty, "1.0")["environment"]
+    assert ["tiny", "1.0"] in environment["packages"] and environment["tool"] == (
+        "uv" if tool == "uv" else "venv"
+    )
+    verified = empty.updater("verify", "1.0")
+    assert verified.code == 0, verified.text
+    assert "is installed already" in empty.updater("fetch", "1.0").text

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from tests.emergency import SCRIPTS, SHELLS, call, command, run, toolbox
 from tests.integration.test_backups import backup, make_root, snapshot
 from tests.integration.test_restore import TREES, Killed, plant, replant, staged, state
-from tests.site import UPDATER, Done, Site
+from tests.site import SERVE, UPDATER, Done, Site
 from updater import durable
 from updater.backups import swap
 from updater.backups.catalogue import Backup
@@ -215,16 +215,19 @@ def test_in_every_shell(plain_root: tuple[Layout, Backup, dict[str, Any]], tools
 
 
 KILLER = """#!/bin/sh
-read n <"$COUNT" || n=0
-echo $((n + 1)) >"$COUNT"
-[ $((n + 1)) -ne "$KILL_AT" ] || kill -9 0
+if [ -n "${{COUNT-}}" ]; then
+    read n <"$COUNT" || n=0
+    echo $((n + 1)) >"$COUNT"
+    [ $((n + 1)) -ne "$KILL_AT" ] || kill -9 0
+fi
+case "$*" in *"${{KILL_ON-no such name}}"*) kill -9 0 ;; esac
 exec {mv} "$@"
 """
 
 
 @pytest.fixture(scope="module")
 def deadly(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tools whose `mv` kills the script with kill -9 instead of renaming for the KILL_AT-th time."""
+    """Tools whose `mv` kills the script with kill -9 instead of renaming for the KILL_AT-th time, or what is named KILL_ON."""
     made = toolbox(tmp_path_factory.mktemp("deadly") / "bin", without=("mv",))
     (made / "mv").write_text(KILLER.format(mv=shutil.which("mv")))
     (made / "mv").chmod(0o755)
@@ -346,3 +349,50 @@ def test_its_unpack_is_the_one_that_is_documented() -> None:
     document = (SCRIPTS.parent / "docs" / "format.md").read_text()
     found = re.search(r"```sh\n(unpack\(\) \{.*?)```", document, re.S)
     assert found is not None and found[1] in (SCRIPTS / "lib_backup.sh").read_text()
+
+
+# ---------------------------------------------------------------- with an application
+
+
+BY_DATA = SERVE.replace('told("behaviour")', 'told("data/behaviour")')
+"""How the application behaves lies in its data."""
+
+
+def test_data_that_make_the_application_sick_are_taken_back_and_a_kill_is_recovered_from(
+    site: Site, tools: Path, deadly: Path, tmp_path: Path
+) -> None:
+    behaviour = site.layout.shared / "data" / "behaviour"
+    behaviour.write_text("crash")
+    made = make_backup(site)
+    behaviour.write_text("good")
+    site.publish("v1", files={"serve.py": BY_DATA})
+    assert site.updater("deploy", "v1").code == 0
+    done = run(tools, RUN, made, "--yes", "--root", str(site.root))
+    assert done.code == 4 and "as they were before" in done.err, done.text
+    site.runs("v1")
+    assert behaviour.read_text() == "good" and site.history()[-1]["outcome"] == "rolled-back"
+    site.is_clean()
+    # killed in the middle of the exchange: the application is down, its data are gone and not yet back
+    killed = subprocess.run(
+        command(RUN, made, "--yes", "--root", str(site.root)), cwd="/", capture_output=True, check=False,
+        env={"PATH": str(deadly), "KILL_ON": "/new/1 "}, start_new_session=True, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert killed.returncode == -9 and site.answer() is None and not behaviour.exists()
+    assert site.updater("recover").code == 0
+    site.runs("v1")
+    assert behaviour.read_text() == "good"
+    site.is_clean()
+
+
+def test_the_rollback_script_has_it_put_the_data_back_under_its_own_lock(site: Site, tools: Path) -> None:
+    site.deployed("v1")
+    fill(site, 5, "of v1")
+    site.deployed("v2")
+    fill(site, 5, "of v2")
+    done = run(tools, "emergency_rollback.sh", "--restore-data", "--yes", "--root", str(site.root))
+    assert done.code == 0, done.text
+    site.runs("v1")
+    assert words(site) == ["of v1"]
+    assert [it["kind"] for it in site.history()[-2:]] == ["restore", "rollback"]
+    assert not (site.layout.own / "lock.owner").exists()
+    site.is_clean()
