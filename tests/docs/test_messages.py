@@ -1,4 +1,4 @@
-"""The messages that TROUBLESHOOTING.md explains are messages of updater."""
+"""What the guides promise of themselves: messages are messages of updater, each case is broken and mended, each question listed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import cache
 
 import pytest
 
-from tests.docs.pages import HERE
+from tests.docs.pages import HERE, read
 from tests.unit.test_advice import SOURCES, texts
 
 PAGE = HERE / "TROUBLESHOOTING.md"
@@ -22,8 +22,11 @@ def messages() -> list[str]:
 
 @cache
 def said() -> list[str]:
-    """Everything that updater says."""
-    return [text for source in SOURCES for _, text in texts(source) if len(text) > 5]
+    """Everything that updater and its scripts say."""
+    scripts = [
+        line for it in (HERE / "scripts").glob("*.sh") for line in it.read_text(encoding="utf-8").splitlines()
+    ]
+    return [*(text for source in SOURCES for _, text in texts(source) if len(text) > 5), *scripts]
 
 
 def holds(text: str, parts: list[str]) -> bool:
@@ -55,3 +58,12 @@ def test_every_question_is_in_the_table_of_contents() -> None:
     questions = re.findall(r"^### (.+)$", text, re.MULTILINE)
     assert len(questions) >= 50
     assert questions == re.findall(r"^- \[(.+)\]\(#", text, re.MULTILINE)
+
+
+def test_each_case_of_the_failure_guide_is_broken_and_then_runs() -> None:
+    page = read(HERE / "UPDATE_FAILURE_GUIDE.md")
+    worlds = list(page.worlds())
+    assert len(worlds) == len([it for it in page.headings if re.match(r"\d+\. ", it)]) >= 12
+    for world in worlds:
+        assert world.preparation.startswith("broken-"), world.where
+        assert any("runs" in block.notes for block in world.blocks), world.where
