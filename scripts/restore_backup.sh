@@ -506,6 +506,8 @@ flush
 # the steps are on the disk before swap.json says that they count, and that is before the first rename
 write "$own/swap.steps" 600 <"$work/steps" && swap_record true || go_back 4 "$own/swap.json could not be written" 'see whether the disk is full: df'
 forward || go_back 4 'the data could not be exchanged'
+for part in $chosen; do remove_tree "$(tree_of "$part")"; done
+rm -f "$work/steps" "$work/steps.json" "$work/folders.json" "$work/opened"
 good "$chosen"
 noted 'done' restore
 
@@ -537,7 +539,7 @@ if [ -n "$kept" ]; then
     say 'What lay there before is kept, and nothing removes it but you:'
     printf '%s\n' "$kept" | sed 's/^/    /'
     say 'To put it back: stop the application, then in each of these directories (PATHS tells which number was which path):'
-    say "    while read -r n p; do [ ! -e \"old/\$n\" ] || { mv \"../\$p\" \"../\$p.restored\"; mv \"old/\$n\" \"../\$p\"; }; done <PATHS"
+    say "    s=$(quoted "$root/shared"); while read -r n p; do [ ! -e \"old/\$n\" ] || { mv \"\$s/\$p\" \"\$s/\$p.restored\"; mv \"old/\$n\" \"\$s/\$p\"; }; done <PATHS"
 fi
 [ -n "$given" ] || [ -z "$dumps" ] || {
     warn "not put back: dumps of $(oneline "$dumps"). Next: updater backup restore $id --only dumps"
