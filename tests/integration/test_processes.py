@@ -101,7 +101,7 @@ def test_a_process_hears_its_polite_signal_whoever_started_updater(layout: Layou
     begun = time.monotonic()
     assert control.stop(layout, settings, ["app"]) == ["app"] and time.monotonic() - begun < 30
     assert "KeyboardInterrupt" in layout.process_log("app").read_text()
-    assert psutil.pid_exists(one.identity.pid) is False
+    assert not one.identity.alive()  # its zombie may wait for its parent, which is this very process
 
 
 def test_a_forced_stop_needs_no_writable_disk(
