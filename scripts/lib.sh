@@ -180,7 +180,12 @@ word_path() {
 }
 
 # field FILE KEY: the value in a file of key=value lines
-field() { if [ -f "$1" ] && [ ! -L "$1" ]; then sed -n "s/^$2=//p" "$1" 2>/dev/null | head -n 1; fi; }
+field() {   # by the shell alone: it is asked some hundred times
+    [ -f "$1" ] && [ ! -L "$1" ] || return 0
+    { while IFS= read -r line || [ -n "$line" ]; do
+        case $line in "$2="*) printf '%s\n' "${line#*=}"; break ;; esac
+    done <"$1"; } 2>/dev/null || :
+}
 
 is_name() {   # a version or a process: never leads out of its directory
     case $1 in '' | .* | -* | */* | *[[:cntrl:]]*) return 1 ;; esac
@@ -476,7 +481,14 @@ environment_of() {   # the environment of a process, one variable on each line
 
 with_mark() {   # pids of processes that have a variable of this name
     if [ -r /proc/self/environ ]; then
-        grep -lsF "$1=" /proc/[0-9]*/environ 2>/dev/null | sed 's|^/proc/||; s|/environ$||'
+        if printf 'a\000b' | grep -qF b 2>/dev/null; then
+            grep -lsF "$1=" /proc/[0-9]*/environ 2>/dev/null | sed 's|^/proc/||; s|/environ$||'
+        else   # busybox's grep sees nothing behind a NUL
+            for one in /proc/[0-9]*; do
+                one=${one#/proc/}
+                if environment_of "$one" | grep -q "^$1="; then say "$one"; fi
+            done
+        fi
     else
         ps -axEww -o pid=,command= 2>/dev/null | grep -F " $1=" | sed 's/^ *\([0-9]*\) .*/\1/'
     fi

@@ -12,8 +12,8 @@ from tests.site import Done, Site
 
 TOOLS = (
     "awk", "basename", "cat", "chmod", "cmp", "cp", "curl", "cut", "date", "dd", "df", "dirname", "env", "find", "flock", "grep",
-    "gzip", "head", "hostname", "id", "kill", "ln", "ls", "mkdir", "mv", "nohup", "od", "perl", "ps", "readlink", "rm", "rmdir",
-    "sed", "setsid", "sh", "sha256sum", "sleep", "sort", "sqlite3", "stat", "sync", "tail", "tar", "tee", "timeout", "touch", "tr",
+    "gzip", "head", "hostname", "id", "kill", "ln", "ls", "mkdir", "mv", "nohup", "od", "perl", "printf", "ps", "readlink", "rm", "rmdir",
+    "sed", "setsid", "sh", "sha256sum", "sleep", "sort", "sqlite3", "stat", "sync", "tail", "tar", "tee", "test", "timeout", "touch", "tr",
     "uname", "uniq", "wc", "zstd",
 )  # fmt: skip
 """What a small Debian has; no Python is among them."""

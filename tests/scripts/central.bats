@@ -31,7 +31,7 @@ load helpers
     says 'The deployment of v1.2.0 was interrupted: it is undone' 'v1.1.0 is in service and healthy'
     runs v1.1.0
     tidy
-    agrees v1.1.0 'last        rollback v1.1.0 → v1.1.0: succeeded'
+    agrees v1.1.0 'last        deploy v1.1.0 → v1.2.0: rolled-back'
 }
 
 @test "cleanup undoes a deployment killed after the stop, and removes what it left" {

@@ -83,12 +83,12 @@ undone() {
         tidy   # a temporary name of a script that was killed is removed by the next command
         [ "$(grep -c '"origin": *"script"' "$root/shared/logs/update_history.json")" = 1 ]
     }
-    again_and_again emergency_rollback.sh 4 before after
+    again_and_again emergency_rollback.sh 3 before after
 }
 
 @test "the way back from a deployment that was killed" {
     before() { fresh killed-started; start v1.2.0; }
-    again_and_again emergency_rollback.sh 3 before undone
+    again_and_again emergency_rollback.sh 2 before undone
 }
 
 @test "cleaning up" {
@@ -101,7 +101,7 @@ undone() {
         [ ! -e "$root/releases/v1.3.0" ]
         undone
     }
-    again_and_again cleanup_failed_update.sh 3 before after
+    again_and_again cleanup_failed_update.sh 2 before after
 }
 
 @test "unlocking" {

@@ -1,5 +1,5 @@
 #!/usr/bin/env bats
-# Roots that are not as they should be. Under one shell, and under busybox with its own tools.
+# Roots that are not as they should be.
 
 load helpers
 
