@@ -99,6 +99,7 @@ resolve_file() {
     named=$(tag_of "$artifact_name") said=$(version_in "$artifact_file")
     tag=$named
     if [ -n "$said" ] && [ "${said#v}" != "${named#v}" ]; then tag=$said; fi
+    case $from-$tag in v[0-9]*-[0-9]*) tag=v$tag ;; esac   # GitHub leaves it out in the name of a file, and Git does not in the tag
 }
 
 resolve_directory() {
@@ -187,17 +188,15 @@ one_asset() {
     [ $fitting = 1 ] || fail 8 "release $tag has $fitting assets that fit $1" 'Nothing was changed.' 'see [source] in updater.toml'
 }
 
-# same_release: is what is installed under this name what is to be installed?
+# same_release: is what is installed under this name what is to be installed? 2: only its content can tell
 same_release() {
     sealed_as=$root/releases/$coming/.release/release.json
-    if [ -n "$artifact_file" ] || [ -n "$published_digest" ]; then
-        if [ -n "$artifact_file" ]; then sum=$(sha256 <"$artifact_file"); else sum=${published_digest#sha256:}; fi
-        grep -q "\"sha256\": *\"$sum\"" "$sealed_as"
-    elif [ -n "$commit" ]; then
-        grep -q "\"commit\": *\"$commit\"\|\"tree\": *\"$published_tree\"" "$sealed_as"
-    else
-        warn "nothing tells whether $coming is still what is published"
-    fi
+    sum=${published_digest#sha256:}
+    [ -z "$artifact_file" ] || sum=$(sha256 <"$artifact_file")
+    if [ -n "$sum" ] && grep -q "\"sha256\": *\"$sum\"" "$sealed_as"; then return 0; fi
+    [ -z "$published_digest" ] || return 1
+    [ -n "$commit" ] || return 2
+    grep -q "\"commit\": *\"$commit\"\|\"tree\": *\"$published_tree\"" "$sealed_as"
 }
 
 # ---------------------------------------------------------------- fetched, and proved
@@ -339,7 +338,7 @@ check_names() {
 check_archive() {
     archive "$artifact" 2>"$work/said" | head -c 4294967297 | wc -c >"$work/size"
     [ -s "$work/said" ] && go_back 7 "$artifact_name is damaged: $(oneline "$(cat "$work/said")")" 'fetch it again; if it stays so, ask the publisher'
-    [ "$(tr -d ' ' <"$work/size")" -le 4294967296 ] || go_back 7 "$artifact_name unpacks to more than 4 GiB"
+    [ "$(tr -d ' ' <"$work/size")" != 4294967297 ] || go_back 7 "$artifact_name unpacks to more than 4 GiB"
     archive "$artifact" | tar tf - >"$work/names" 2>"$work/said" || go_back 7 "$artifact_name is no archive of a release: $(oneline "$(cat "$work/said")")"
     archive "$artifact" | tar tvf - >"$work/long" 2>/dev/null
     [ "$(wc -l <"$work/names")" -eq "$(wc -l <"$work/long")" ] || go_back 7 "$artifact_name holds names that cannot be told apart"

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Updates by hand, one step after the other, where updater itself does not run: a release from GitHub, a folder or a file.
-if [ -n "${ZSH_VERSION-}" ] && [ "$(emulate)" != sh ]; then exec /bin/sh "$0" "$@"; fi   # zsh must be in that mode from its start
+case ${ZSH_VERSION:+${ZSH_NAME-}} in '' | sh) ;; *) exec /bin/sh "$0" "$@" ;; esac   # zsh by its own name: `path` and `status` are taken there
 scripts=$(dirname -- "$0")
 # shellcheck source=scripts/lib.sh
 . "$scripts/lib.sh"
@@ -81,13 +81,15 @@ say "  release:    $coming, from $origin_text"
 if is_bad "$coming" && [ $force = 0 ]; then
     fail 3 "$coming is marked bad: $(field "$own/marks/$coming.bad" reason)" 'Nothing was changed.' 'another release, or this one all the same: --force'
 fi
-installed=0
+installed=0 other_content="$coming is installed already, with other content: the same tag must never mean two things"
+anew() { printf 'ask the publisher which one is right; to install it anew, first: mv %s %s' "$(quoted "$root/releases/$coming")" "$(quoted "$root/$coming.aside")"; }
 if sealed "$coming"; then
-    same_release || fail 7 "$coming is installed already, with other content: the same tag must never mean two things" 'Nothing was changed.' \
-        "ask the publisher which one is right; to install it anew, first: mv $(quoted "$root/releases/$coming") $(quoted "$root/$coming.aside")"
-    installed=1
-    say '  it is installed already, with the same content'
-    if [ "$coming" = "$from" ] && [ "$(version_of "$own/good")" = "$coming" ]; then
+    same_release
+    case $? in
+        0) installed=1; say '  it is installed already, with the same content' ;;
+        1) fail 7 "$other_content" 'Nothing was changed.' "$(anew)" ;;
+    esac
+    if [ $installed = 1 ] && [ "$coming" = "$from" ] && [ "$(version_of "$own/good")" = "$coming" ]; then
         say "$coming is in service already; nothing to do."
         exit 0
     fi
@@ -203,6 +205,14 @@ if [ $installed = 0 ]; then
     noted intent unpack
     unpack_archive
     good "$(wc -l <"$unpacked/manifest" | tr -d ' ') paths, sha256:$digest"
+fi
+if [ $installed = 0 ] && sealed "$coming"; then
+    grep -q "\"digest\": *\"sha256:$digest\"" "$dest/.release/release.json" || go_back 7 "$other_content" "$(anew)"
+    say '  it is installed already, with the same content'
+    remove_tree "$unpacked"
+    installed=1
+fi
+if [ $installed = 0 ]; then
     mkdir "$tree/.release" && printf '%s\n' "$j_id" >"$tree/.release/unfinished" || go_back 3 'the release could not be written' 'see whether the disk is full: df'
     if [ -d "$dest" ] && [ -f "$dest/.release/unfinished" ]; then remove_tree "$dest"; fi
     if exists "$dest"; then go_back 3 "$dest is there, and it is no release that updater knows" "look what it is, and move it away: mv $(quoted "$dest") $(quoted "$dest.aside")"; fi

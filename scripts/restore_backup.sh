@@ -1,6 +1,6 @@
 #!/bin/sh
 # Puts the data of a backup back in the place of the present ones, which are kept: no Python, no network.
-if [ -n "${ZSH_VERSION-}" ] && [ "$(emulate)" != sh ]; then exec /bin/sh "$0" "$@"; fi   # zsh must be in that mode from its start
+case ${ZSH_VERSION:+${ZSH_NAME-}} in '' | sh) ;; *) exec /bin/sh "$0" "$@" ;; esac   # zsh by its own name: `path` and `status` are taken there
 scripts=$(dirname -- "$0")
 # shellcheck source=scripts/lib.sh
 . "$scripts/lib.sh"

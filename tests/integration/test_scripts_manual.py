@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.emergency import SCRIPTS, call, command, run, toolbox
+from tests.emergency import SCRIPTS, SHELLS, call, command, run, toolbox
 from tests.site import Done, Site, tree
 
 RUN = "manual_update.sh"
@@ -132,8 +132,9 @@ def empty(site: Site) -> Site:
     return site
 
 
+@pytest.mark.parametrize("shell", SHELLS)
 def test_what_a_release_may_not_hold_is_refused_before_anything_is_unpacked(
-    tmp_path: Path, tools: Path
+    tmp_path: Path, tools: Path, shell: str
 ) -> None:
     places = tmp_path / "archives"
     places.mkdir()
@@ -155,6 +156,7 @@ def test_what_a_release_may_not_hold_is_refused_before_anything_is_unpacked(
             (check_archive); say "${{artifact##*/}} $?"
         done
         """,
+        shell=shell,
     )  # fmt: skip
     assert "good.tar.gz 0" in told.out, told.text
     for number, why in enumerate(HOSTILE):
@@ -186,6 +188,13 @@ def test_a_file_is_installed_and_updater_goes_on_with_it(empty: Site, tools: Pat
     assert release(empty, "v1")["digest"] in empty.updater("--json", "releases").out
     # and what bars the way
     assert "nothing to do" in update(tools, empty, str(file)).out
+    again = update(
+        tools, empty, str(made)
+    )  # the same content in another form, which nothing but the content tells
+    assert again.code == 0 and "with the same content" in again.out, again.text
+    changed = archive(empty.place / "app-1.tar.gz", {**files, "behaviour": "good"})
+    assert update(tools, empty, str(changed)).code == 7
+    empty.runs("v1")
     assert empty.updater("hold", "--reason", "it is night").code == 0
     held = update(tools, empty, str(file))
     assert held.code == 3 and "it is night" in held.err

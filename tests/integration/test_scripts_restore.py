@@ -201,7 +201,9 @@ def test_in_every_shell(plain_root: tuple[Layout, Backup, dict[str, Any]], tools
     done = restore(tools, layout, made.id, shell=shell)
     assert (done.code, done.err) == (0, ""), done.text
     [kept] = layout.shared.glob(".updater-kept-*")
-    assert {it.name for it in kept.iterdir()} == {"PATHS", "new", "old"} and not list((kept / "new").iterdir())
+    assert {it.name for it in kept.iterdir()} == {"PATHS", "new", "old"} and not list(
+        (kept / "new").iterdir()
+    )
     shutil.move(kept, layout.root / "kept")
     assert state(layout) == wanted
     # and back, by hand, as PATHS tells
