@@ -483,7 +483,9 @@ with_mark() {   # pids of processes that have a variable of this name
     if [ -r /proc/self/environ ]; then
         if printf 'a\000b' | grep -qF b 2>/dev/null; then
             grep -lsF "$1=" /proc/[0-9]*/environ 2>/dev/null | sed 's|^/proc/||; s|/environ$||'
-        else   # busybox's grep sees nothing behind a NUL
+        elif has strings; then   # busybox's grep sees nothing behind a NUL
+            strings -f /proc/[0-9]*/environ 2>/dev/null | sed -n "s|^/proc/\\([0-9]*\\)/environ: $1=.*|\\1|p"
+        else
             for one in /proc/[0-9]*; do
                 one=${one#/proc/}
                 if environment_of "$one" | grep -q "^$1="; then say "$one"; fi
