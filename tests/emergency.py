@@ -19,7 +19,7 @@ MORE = ("busybox", "du", "mktemp", "true")
 def toolbox(place: Path, *more: str, without: tuple[str, ...] = ()) -> Path:
     """A directory for a PATH with what a small system has and these programs, and no other."""
     shells.tools(place, without)
-    for name in (*MORE, *more):
+    for name in {*MORE, *more} - {*shells.TOOLS}:
         if found := shutil.which(name):
             (place / name).symlink_to(found)
     return place
