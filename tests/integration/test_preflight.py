@@ -314,6 +314,21 @@ def test_a_database_inside_a_release_bars_an_update_and_not_the_way_back(site: S
 # --- the application and the machine ---
 
 
+def test_a_stranger_s_answer_is_no_health(site: Site) -> None:
+    """Who answers on the port is somebody else, while the process itself listens on nothing: it is not well."""
+    site.publish("v1.0.0", "mute")
+    assert site.updater("fetch", "v1.0.0").code == 0
+    site.layout.current.symlink_to("releases/v1.0.0")
+    with http.server.HTTPServer(("127.0.0.1", site.port), http.server.SimpleHTTPRequestHandler) as stranger:
+        threading.Thread(target=stranger.serve_forever, daemon=True).start()
+        done = site.updater("start")
+        stranger.shutdown()
+    assert done.code == 4, done.text
+    assert (
+        f"port {site.port} is listened on by python (pid {os.getpid()}), not by this application" in done.err
+    )
+
+
 def test_a_port_that_a_stranger_listens_on_is_found_before_anything_stops(site: Site) -> None:
     site.publish("v1.0.0")
     with socket.create_server(("127.0.0.1", site.port)):

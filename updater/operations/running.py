@@ -127,6 +127,7 @@ def _start(
         proof.prove(root.layout, root.config, version, names)
         if wait:
             health.wait_healthy(root.layout, root.config, version, names, successes=1, check=check)
+            proof.prove_ports(root.layout, root.config, names)
     except (HealthFailed, ProcessFailed) as failure:
         check()
         failure.state = failure.state or f"{version} is in service; what runs was left running."

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from pathlib import PurePosixPath
-from urllib.parse import urlsplit
 
-from updater.config import Config, ProbeConfig
+from updater.config import Config
 from updater.layout import Layout
 from updater.preflight import Finding, ok, warning
 from updater.preflight.plan import Plan
@@ -47,45 +46,26 @@ def healthy(layout: Layout, config: Config) -> Finding:
 
 def ports(layout: Layout, config: Config, plan: Plan) -> Finding:
     """The ports that the probes ask are free, or listened on by the application itself."""
-    from updater.processes import family, state, using
+    from updater.processes import using
 
-    asked = sorted(
-        {port for it in config.processes.values() for probe in it.probes if (port := _port(probe))}
-    )
+    asked = sorted(using.ports_asked(probe for it in config.processes.values() for probe in it.probes))
     taken = [port for port in asked if _is_taken(port)]
     if not taken:
         return ok(f"free: {', '.join(map(str, asked))}" if asked else "no probe names one")
-    ours = {it.row.pid for it in family.marked(layout)} | {it.identity.pid for it in state.running(layout)}
     listening = using.listeners(taken)
-    strange = {port: it for port, it in listening.items() if it.pid not in ours}
+    strange = using.strangers(layout, listening)
     if strange:
         told = "; ".join(f"{port} is listened on by {it.name} (pid {it.pid})" for port, it in strange.items())
         return plan.problem(
             f"{told}: not by this application", "end that program, or give one of the two another port"
         )
-    if len(listening) < len(taken) and not ours:
+    if len(listening) < len(taken) and not using.ours(layout):
         unknown = ", ".join(str(port) for port in taken if port not in listening)
         return warning(
             f"somebody listens on {unknown}, and nothing of this application runs",
             f"see who it is: lsof -i :{taken[0]}",
         )
     return ok(f"{', '.join(map(str, taken))} listened on by the application itself")
-
-
-def _port(probe: ProbeConfig) -> int | None:
-    """The port on this machine that a probe asks."""
-    if probe.type == "tcp":
-        return probe.port if _is_here(probe.host) else None
-    if probe.type == "http":
-        parts = urlsplit(probe.url)
-        return (
-            (parts.port or {"https": 443}.get(parts.scheme, 80)) if _is_here(parts.hostname or "") else None
-        )
-    return None
-
-
-def _is_here(host: str) -> bool:
-    return host in ("localhost", "::1", "0.0.0.0", "::") or host.startswith("127.")
 
 
 def _is_taken(port: int) -> bool:

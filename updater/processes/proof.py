@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from updater.config import Config
-from updater.errors import ProcessFailed
+from updater.errors import HealthFailed, ProcessFailed
 from updater.layout import Layout
-from updater.processes import control, family, state
+from updater.processes import control, family, state, using
 from updater.subprocesses import Identity
 
 
@@ -90,6 +90,22 @@ def prove(layout: Layout, config: Config, version: str, names: Sequence[str]) ->
                     *(["it was started through the link `current`"] if through_link else []),
                 ],
             )  # fmt: skip
+
+
+def prove_ports(layout: Layout, config: Config, names: Sequence[str]) -> None:
+    """What answered the probes is the application, and no stranger on its ports. Call it when they have passed.
+
+    Raises:
+        HealthFailed: a stranger listens there, and nothing of the application does.
+    """
+    for name in names:
+        ports = using.ports_asked(config.processes[name].probes)
+        for port, it in using.strangers(layout, using.listeners(ports)).items():
+            raise HealthFailed(
+                f"{name}: port {port} is listened on by {it.name} (pid {it.pid}), not by this application",
+                details=control.evidence(layout, name),
+                advice="end that program, or give one of the two another port; then: updater restart",
+            )
 
 
 def _gone(layout: Layout, name: str) -> ProcessFailed:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
+
+from updater.config import ProbeConfig
+from updater.layout import Layout
+from updater.processes import family, state
 
 
 class User(NamedTuple):
@@ -32,12 +36,47 @@ class Listener(NamedTuple):
         return "a process that has ended"
 
 
-def listeners(ports: Collection[int]) -> dict[int, Listener]:
-    """The processes that listen on TCP ports: port -> process, of several the first."""
-    found: dict[int, Listener] = {}
+def listeners(ports: Collection[int]) -> dict[int, list[Listener]]:
+    """The processes that listen on TCP ports of this machine, by the port."""
+    found: dict[int, list[Listener]] = {}
     for pid, port in _listening(ports) if ports else ():
-        found.setdefault(port, Listener(pid))
+        found.setdefault(port, []).append(Listener(pid))
     return found
+
+
+def ours(layout: Layout) -> set[int]:
+    """The pids of the application's processes, and of what these have started."""
+    rows = family.table()
+    tops = {it.row.pid for it in family.marked(layout)} | {it.identity.pid for it in state.running(layout)}
+    return tops | family.below(layout, rows, tops, ())
+
+
+def strangers(layout: Layout, found: Mapping[int, list[Listener]]) -> dict[int, Listener]:
+    """Of :func:`listeners`: the ports on which somebody listens and none of the application does."""
+    mine = ours(layout) if found else set()
+    return {port: those[0] for port, those in found.items() if not any(it.pid in mine for it in those)}
+
+
+def ports_asked(probes: Iterable[ProbeConfig]) -> set[int]:
+    """The ports of this machine that probes ask."""
+    return {port for it in probes if (port := _port(it))}
+
+
+def _port(probe: ProbeConfig) -> int | None:
+    if probe.type == "tcp":
+        return probe.port if _is_here(probe.host) else None
+    if probe.type == "http":
+        from urllib.parse import urlsplit
+
+        parts = urlsplit(probe.url)
+        return (
+            (parts.port or {"https": 443}.get(parts.scheme, 80)) if _is_here(parts.hostname or "") else None
+        )
+    return None
+
+
+def _is_here(host: str) -> bool:
+    return host in ("localhost", "::1", "0.0.0.0", "::") or host.startswith("127.")
 
 
 if sys.platform == "linux":

@@ -81,8 +81,8 @@ def _no_socket(settings: ServerConfig, failure: Exception) -> PreflightFailed:
     if isinstance(failure, OSError) and failure.errno == errno.EADDRINUSE:
         from updater.processes import using
 
-        owner = using.listeners([settings.port]).get(settings.port)
-        who = f" by {owner.name} (pid {owner.pid})" if owner else ""
+        owners = using.listeners([settings.port]).get(settings.port)
+        who = f" by {owners[0].name} (pid {owners[0].pid})" if owners else ""
         return PreflightFailed(
             f"{where} is taken already{who}",
             state="Nothing was started.",

@@ -184,6 +184,7 @@ class Probe(Phase):
                 warn=tx.warn,
             )
             proof.prove(tx.layout, tx.config, target, names)
+            proof.prove_ports(tx.layout, tx.config, names)
         return {"outage_seconds": outage(tx)}
 
 
