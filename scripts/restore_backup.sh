@@ -499,13 +499,46 @@ LINES
     flush
 }
 
+# claim: what comes to lie beside a database that was put in its place is the restored state's from here on, and is taken back with it;
+# else SQLite would read it into the database that comes back. What lies there already goes to what gave way
+claim() {
+    swap_load "$own/swap.json" || return 1
+    number=$(swap_lines S | awk '$2 > most { most = $2 } END { print most + 0 }')
+    while read -r depth at before after word coded; do
+        [ "${after-}" = 1 ] || continue
+        path=$(printf '%bx' "$coded") path=${path%x} holder=$(printf '%bx' "$word") holder=${holder%x}
+        [ ! -L "$root/shared/$path" ] && [ -f "$root/shared/$path" ] && [ "$(head -c 15 "$root/shared/$path" | tr -d '\000')" = 'SQLite format 3' ] || continue
+        holder_json=$(json_path "$holder") gone=false
+        [ "$holder" != . ] || holder_json='""'
+        for end in -wal -shm -journal; do
+            tab=$(printf '\t')
+            ! swap_lines S | grep -qF "$tab$coded$end" || continue
+            number=$((number + 1)) gone=false
+            ! exists "$root/shared/$path$end" || gone=true
+            printf ',{"path":%s,"holder":%s,"number":%s,"before":%s,"after":true}' "$(json_path "$path$end")" "$holder_json" "$number" $gone >>"$work/steps.json" &&
+                printf 'S %s %s %s 1 %s\t%s\n' "$depth" "$number" "$([ $gone = true ] && echo 1 || echo 0)" "$word" "$coded$end" >>"$work/steps" || return 1
+            [ $gone = false ] || printf '%s %s %s\n' "$number" "$word" "$coded$end" >>"$work/late" || return 1
+        done
+    done <<LINES
+$(swap_lines S)
+LINES
+    flush
+    write "$own/swap.steps" 600 <"$work/steps" && swap_record true || return 1
+    [ -f "$work/late" ] || return 0
+    while read -r number word coded; do
+        path=$(printf '%bx' "$coded") path=${path%x} holder=$(printf '%bx' "$word") holder=${holder%x}
+        mv -f "$root/shared/$path" "$(aside_of "$holder")/old/$number" || return 1
+    done <"$work/late"
+    rm -f "$work/late"
+}
+
 step 'Exchanging the data'
 : >"$work/steps.json" && : >"$work/folders.json" && : >"$work/opened" && printf 'id=%s purpose=restore keep=1\n' "$j_id" >"$work/steps" && plan ||
     go_back 4 'what has to be moved could not be written down' 'see above, and whether the disk is full: df'
 flush
 # the steps are on the disk before swap.json says that they count, and that is before the first rename
 write "$own/swap.steps" 600 <"$work/steps" && swap_record true || go_back 4 "$own/swap.json could not be written" 'see whether the disk is full: df'
-forward || go_back 4 'the data could not be exchanged'
+forward && claim || go_back 4 'the data could not be exchanged'
 for part in $chosen; do remove_tree "$(tree_of "$part")"; done
 rm -f "$work/steps" "$work/steps.json" "$work/folders.json" "$work/opened"
 good "$chosen"

@@ -17,7 +17,7 @@ import json
 import os
 import stat
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Step:
-    """One path below ``shared/``: whether something lay there before, and whether something does after.
+    """One path below ``shared/``: whether something lay there before, and whether something does, or may, after.
 
     ``holder``: the directory below ``shared/`` in which old and new lie, ``""`` for ``shared/`` itself.
     """
@@ -213,6 +213,38 @@ def forward(layout: Layout, swap: Swap) -> None:
         if _is_directory(layout, folder.path):
             _set(_inside(layout, folder.path), folder.mode, folder.owner)
     _flush(touched)
+
+
+def claim(layout: Layout, swap: Swap) -> Swap:
+    """What comes to lie beside a database that was put in its place (its log, its journal) is the new state's from here on:
+    :func:`undo` takes it away as well, else SQLite would read it into the database that comes back. Call it before anybody
+    uses the new state; what lies there already belongs to what gave way, and goes to it. Returns the record as it is then.
+
+    Raises:
+        BackupFailed, OSError: :func:`undo` takes everything back.
+    """
+    steps, number = {it.path: it for it in swap.steps}, max((it.number for it in swap.steps), default=0)
+    for it in swap.steps:
+        if not (it.after and sqlite.is_database(_inside(layout, it.path))):
+            continue
+        for end in sqlite.SIBLINGS:
+            path = it.path + end
+            if path in steps:
+                steps[path] = replace(steps[path], after=True)
+                continue
+            number += 1
+            steps[path] = Step(path, it.holder, number, os.path.lexists(layout.shared / path), after=True)
+    claimed = replace(swap, steps=tuple(steps.values()))
+    if claimed == swap:
+        return swap
+    durable.write(layout.swap_steps, for_shells(claimed), mode=0o600)
+    _write(layout, claimed)
+    touched: set[Path] = set()
+    for step in claimed.steps[len(swap.steps) :]:
+        if step.before:
+            _take_away(_Places.of(layout, claimed, step), touched)
+    _flush(touched)
+    return claimed
 
 
 def undo(layout: Layout, *, keep: bool = False) -> list[Path]:

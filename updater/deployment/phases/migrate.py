@@ -238,6 +238,7 @@ def _put_copies(tx: Transaction, found: list[gather.Found]) -> None:
     ready = replace(moving, steps=tuple(steps), ready=True)
     swap.forward(tx.layout, ready)
     data.refuse_late_writes(tx, ready, states)
+    swap.claim(tx.layout, ready)
 
 
 def _like(copy: Path, it: gather.Found) -> None:

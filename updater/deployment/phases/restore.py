@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from updater.backups import catalogue, dumps, staging
+from updater.backups import catalogue, dumps, staging, swap
 from updater.backups.catalogue import Backup
 from updater.deployment.engine import Phase
 from updater.deployment.phases import data
@@ -136,6 +136,7 @@ class Restore(Phase):
         moving: staging.Staging = tx.memory["staging"]
         moved = moving.put()
         data.refuse_late_writes(tx, moved, tx.memory["copied"])
+        swap.claim(tx.layout, moved)
         return {"paths": len(moved.steps), "say": f"{len(moved.steps)} paths"}
 
     def undo(self, tx: Transaction) -> None:
