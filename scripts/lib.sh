@@ -1205,17 +1205,32 @@ record() {
 add_to_history() {
     file=$logs/update_history.json
     if [ -e "$file" ] && [ ! -f "$file" ]; then warn "$file is not a file: this was not written into the history"; return 0; fi
-    if grep -qF "\"id\": \"$2\"" "$file" 2>/dev/null; then return 0; fi
-    mkdir -p "$logs"
-    {
-        # everything but the closing bracket, a comma behind the last record
-        if [ -s "$file" ]; then
-            sed -e '$!b' -e '/^[[:space:]]*\][[:space:]]*$/d' "$file" | awk '
-                NR > 1 { print held } { held = $0 }
-                END { if (NR) { sub(/[ \t]*,?[ \t]*$/, "", held); if (held ~ /^[ \t]*\[?[ \t]*$/) print held; else print held "," } }'
-        else
-            say '['
-        fi
-        printf '%s\n]\n' "$1"
-    } | write "$file" || warn "the history could not be written (a full disk?): $1"
+    if grep -qE "\"id\": ?\"$2\"" "$file" 2>/dev/null; then return 0; fi
+    mkdir -p "$logs" 2>/dev/null
+    beside=$logs/$(temporary update_history.json)
+    # No pipe: what cannot be read whole must not take its place.
+    if {
+        { if [ -s "$file" ]; then history_opened "$file"; else say '['; fi; } >"$beside" && printf '%s\n]\n' "$1" >>"$beside" &&
+            chmod 644 "$beside" && flush "$beside" && mv -f "$beside" "$file"
+    } 2>/dev/null; then
+        flush "$logs"
+    else
+        rm -f "$beside"
+        warn "the history is as it was: it could not be read, or not be written (a full disk?). What belongs there: $1"
+    fi
+}
+
+# history_opened FILE: everything but the closing bracket, a comma behind the last record; whoever laid the array out
+history_opened() {
+    awk '
+        { sub(/[ \t\r]+$/, "") }
+        $0 == "" { next }
+        { if (lines > 1) print before; before = last; last = $0; lines++ }
+        END {
+            if (last ~ /^[ \t]*\]$/ || last ~ /^[ \t]*\[.*\]$/ || last ~ /\}[ \t]*\]$/) sub(/[ \t]*\]$/, "", last)
+            if (last == "" && lines > 1) { last = before; lines = 1 }
+            if (lines > 1) print before
+            sub(/[ \t]*,$/, "", last)
+            if (last ~ /^[ \t]*\[?$/) print "["; else print last ","
+        }' "$1"
 }
