@@ -12,6 +12,9 @@ export LC_ALL
 lock_lent=${UPDATER_LOCK_HELD-}   # by a script that holds the lock and calls another
 unset CDPATH UPDATER_LOCK_HELD UPDATER_PROCESS UPDATER_RELEASE UPDATER_TRIAL || :   # a script that the application starts is none of it
 
+# what the scripts ask before they set it: nothing of the kind comes from outside
+only='' spared='' ended='' backup='' give_up=0 members='' leads='' j_lost=0
+
 # ---------------------------------------------------------------- what people read
 
 if [ -t 1 ] && [ -z "${NO_COLOR-}" ] && [ "${TERM-dumb}" != dumb ]; then
@@ -1090,7 +1093,19 @@ journal_read() {
     done <"$1"
 }
 
-# journal_load FILE: sets $j_id, $j_kind, $j_origin (the release before), $j_target, $j_ran (processes that ran), $j_lines
+# journal_lost FILE: does a whole line follow one that is damaged? That is no torn end, as a kill leaves it: what happened after
+# the sound part is unknown. Call it when $j_lines are its sound ones
+journal_lost() {
+    [ -n "$j_lines" ] || return 0
+    sound=$(printf '%s\n' "$j_lines" | wc -l)
+    [ -n "$sha_tool" ] && [ "$((sound + 1))" -lt "$(wc -l <"$1")" ] || return 1
+    [ -n "$(sed "1,$((sound + 1))d" "$1" | while IFS=' ' read -r sum body; do
+        if [ "$(printf '%s' "$body" | sha256 | cut -c1-16)" = "$sum" ]; then say lost; fi
+    done)" ]
+}
+
+# journal_load FILE: sets $j_id, $j_kind, $j_origin (the release before), $j_target, $j_ran (processes that ran), $j_lines, and $j_lost:
+# 1 if lines were lost, so that the facts on the disk fill in
 journal_load() {
     j_id=${1##*/} j_id=${j_id%.jsonl}
     j_lines=$(journal_read "$1")
@@ -1107,6 +1122,15 @@ journal_load() {
     done
     is_name "$j_origin" || j_origin=
     is_name "$j_target" || j_target=
+    j_lost=0
+    if journal_lost "$1"; then j_lost=1; else return 0; fi
+    stands=$(in_service) || stands=
+    if [ -z "$j_lines" ]; then   # the good release was what was in service, and its processes ran
+        j_good=$(version_of "$own/good") || j_good=
+        j_origin=${j_good:-$stands} j_ran=
+        [ -z "$j_origin" ] || j_ran=$(names_of "$j_origin" | tr '\n' ' ')
+    fi
+    if [ -z "$j_target" ] && [ "$stands" != "$j_origin" ]; then j_target=$stands; fi
 }
 
 # journal_has KIND PHASE: whether the journal that was loaded has such a line
@@ -1123,6 +1147,11 @@ journal_is_ours() {
 
 # journal_committed: whether its deployment counts as done: the link .updater/good was renamed to its release
 journal_committed() {
+    if [ "$j_lost" = 1 ]; then
+        ! printf '%s\n' "$j_lines" | grep -q '"kind":"failed","mono":' &&
+            [ -n "$j_target" ] && [ "$(version_of "$own/good")" = "$j_target" ] && [ "$j_good" != "$j_target" ]
+        return
+    fi
     journal_has intent commit && ! printf '%s\n' "$j_lines" | grep -q '"kind":"failed","mono":' || return 1
     if [ "$j_kind" = restore ]; then
         [ ! -e "$own/swap.json" ]

@@ -100,12 +100,13 @@ resume_application() {   # it was told to take on nothing new: that is over
 # new release may have written to it
 data_undo() {
     [ -e "$own/swap.json" ] || return 0
-    if journal_has intent start; then
+    if [ "$j_lost" = 1 ] || journal_has intent start; then
         if [ "$j_kind" != restore ] && schema_is_unchanged; then
             mv -f "$own/swap.json" "$own/swapped.json" && flush   # what was moved there counts; updater tidies up
             return
         fi
-        swap_undo keep
+        aside=$(swap_undo keep) || return 1
+        [ -z "$aside" ] || say "  the data from before are back; what was written meanwhile is kept in $(oneline "$aside") (PATHS there: which number was which path)"
     else
         swap_undo drop
     fi
@@ -160,8 +161,13 @@ point() {   # point NAME VERSION: .updater/good or .updater/previous names a rel
 # $give_up 1 data that cannot be moved back stay where they are.
 end_interrupted() {
     ended='' trouble=0 data_trouble=0
-    for journal in $(open_journals | tr ' ' '\001'); do
-        journal=$(printf '%s' "$journal" | tr '\001' ' ')
+    for journal in "$own"/journal/*.jsonl; do
+        [ -f "$journal" ] && [ ! -L "$journal" ] || continue
+        if ! [ -r "$journal" ]; then
+            problem "$journal cannot be read: whose it is must run this"
+            trouble=1
+            continue
+        fi
         journal_load "$journal"
         ended="$ended $j_id"
         if last=$(printf '%s\n' "$j_lines" | grep '"kind":"end","mono":') && [ -n "$last" ]; then
@@ -202,14 +208,11 @@ finish_committed() {
 undo_one() {
     say "The deployment of ${j_target:-?} was interrupted: it is undone."
     touched=0
-    if journal_has intent stop || [ -z "$j_lines" ]; then touched=1; fi
+    if journal_has intent stop || { [ "$j_lost" = 1 ] && [ -n "$j_target" ]; }; then touched=1; fi
     here=$(in_service) || here=
-    if [ -z "$j_lines" ]; then   # nothing of it can be read: the good release is what was in service
-        j_origin=$(version_of "$own/good") || j_origin=$here
-    fi
     if [ -n "$j_target" ] && [ "$j_target" != "$j_origin" ]; then
         stop_processes "$j_target" || trouble=1
-    elif journal_has intent start || journal_has intent restore; then
+    elif [ "$j_lost" = 1 ] || journal_has intent start || journal_has intent restore; then
         stop_processes || trouble=1
     fi
     rm -f "$own/trial"
