@@ -114,23 +114,22 @@ data_undo() {
 
 schema_is_unchanged() {   # are all databases that were moved of the same schema as what took their place?
     seen=0
-    for old in "$root"/shared/.updater-"$j_id"/old/*; do
-        [ -f "$old" ] && [ "$(head -c 15 "$old" 2>/dev/null)" = 'SQLite format 3' ] || continue
-        number=${old##*/}
-        path=$(swap_path "$number") || return 1
-        [ -f "$root/shared/$path" ] && [ ! -s "$root/shared/$path-wal" ] || return 1
-        [ "$(schema_words "$old")" = "$(schema_words "$root/shared/$path")" ] || return 1
+    swap_load "$own/swap.json" && [ "$s_known" = 1 ] || return 1
+    while read -r depth number before after word path; do
+        [ "${before-}${after-}" = 11 ] || continue
+        word=$(printf '%bx' "$word") word=${word%x} path=$(printf '%bx' "$path") path=${path%x}
+        old=$(aside_of "$word")/old/$number here=$root/shared/$path
+        schema_words "$old" >/dev/null && [ -f "$old" ] || continue
+        reachable "$path" && [ -f "$here" ] && [ ! -s "$here-journal" ] || return 1
+        if [ -s "$here-wal" ]; then   # what is in it does not show in the header
+            has sqlite3 && sqlite3 -batch "$here" 'PRAGMA wal_checkpoint(TRUNCATE)' </dev/null >/dev/null 2>&1 && [ ! -s "$here-wal" ] || return 1
+        fi
+        [ "$(schema_words "$old")" = "$(schema_words "$here")" ] || return 1
         seen=1
-    done
+    done <<LINES
+$(swap_lines S)
+LINES
     [ $seen = 1 ]
-}
-
-# swap_path NUMBER: the path below shared/ of a step
-swap_path() {
-    tab=$(printf '\t')
-    coded=$(sed -n "s/^S [0-9]* $1 [01] [01] [^$tab]*$tab//p" "$own/swap.steps" 2>/dev/null | head -n 1)
-    [ -n "$coded" ] || return 1
-    printf '%b' "$coded"
 }
 
 # mark_good VERSION LEAVING: as after a deployment; with LEAVING as after a rollback, which puts what it leaves at the bottom
