@@ -29,13 +29,14 @@ keep_aside() {
         if cmp -s "$1" "$name"; then printf '%s' "$name"; return; fi
         number=$((number + 1)) name=${name%-[0-9]}-$number
     done
-    cp -p "$1" "$name" && printf '%s' "$name"
+    cp -p "$1" "$name" && flush "$name" "$(dirname -- "$name")" && printf '%s' "$name"
 }
 
 # put_file FROM TO: TO holds what FROM does, whole or as before
 put_file() {
     beside=$(dirname -- "$2")/$(temporary "$(basename -- "$2")")
-    mkdir -p "$(dirname -- "$2")" && cp -p "$1" "$beside" && mv -f "$beside" "$2" || { rm -f "$beside"; return 1; }
+    mkdir -p "$(dirname -- "$2")" && cp -p "$1" "$beside" && flush "$beside" && mv -f "$beside" "$2" || { rm -f "$beside"; return 1; }
+    flush "$(dirname -- "$2")"
 }
 
 is_below() { case "/$1/" in */../* | */./* | *//*) return 1 ;; esac; [ -n "$1" ]; }
@@ -69,6 +70,7 @@ settings_back() {
 # settings_undo DEPLOYMENT: what it wrote into the settings goes; an edit made since is kept aside
 settings_undo() {
     set_is_sound "$1.written" || return 0
+    set_is_sound "$1" || { warn "the settings stay as they are: those from before, in .updater/config/.sets/$1, are damaged"; return 0; }
     files_of "$1.written" | while IFS= read -r below; do
         is_below "$below" || continue
         wrote=$own/config/.sets/$1.written/$below before=$own/config/.sets/$1/$below here=$root/shared/$below
