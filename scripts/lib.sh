@@ -6,6 +6,7 @@
 # on the disk to go back.
 
 set -u
+outer_mask=$(umask) outer_locale=${LC_ALL+=$LC_ALL} outer_room=${TMPDIR+=$TMPDIR}   # for what is started from here
 umask 022
 LC_ALL=C
 export LC_ALL
@@ -195,6 +196,26 @@ is_name() {   # a version or a process: never leads out of its directory
 }
 
 free_ballast() { rm -f "$own/ballast" 2>/dev/null || :; }   # room for the records of a way back; updater makes it anew
+
+# outside: from here on this subshell is as the one who started the script has it: for what belongs to the application
+outside() {
+    umask "$outer_mask"
+    unset LC_ALL TMPDIR TMPPREFIX || :
+    if [ -n "$outer_locale" ]; then LC_ALL=${outer_locale#=}; export LC_ALL; fi
+    if [ -n "$outer_room" ]; then TMPDIR=${outer_room#=}; export TMPDIR; fi
+}
+
+# limited SECONDS COMMAND...: it is killed after that time, where something here can
+limited() {
+    if has timeout; then
+        timeout -s KILL "$@"
+    elif has perl; then
+        perl -e 'alarm shift; exec { $ARGV[0] } @ARGV; exit 127' "$@"
+    else
+        shift
+        "$@"
+    fi
+}
 
 # ---------------------------------------------------------------- who a process is (docs/format.md)
 
@@ -672,12 +693,15 @@ names_of() {
 # detach COMMAND...: in a session of its own, where it hears every signal; what a plain `&` starts ignores SIGINT for ever
 detach() {
     if has perl; then
-        perl -e 'use POSIX; $SIG{$_} = "DEFAULT" for qw(INT QUIT HUP TERM); POSIX::setsid(); exec { $ARGV[0] } @ARGV; exit 127' "$@" </dev/null >/dev/null 8>&- 9>&- &
+        (
+            outside
+            exec perl -e 'use POSIX; $SIG{$_} = "DEFAULT" for qw(INT QUIT HUP TERM PIPE); POSIX::setsid(); exec { $ARGV[0] } @ARGV; exit 127' "$@" </dev/null >/dev/null 8>&- 9>&-
+        ) &
     elif has setsid; then
         # without a `&`: the first leads a group, so the second forks, and its parent does not wait
-        setsid setsid "$@" </dev/null >/dev/null 8>&- 9>&-
+        (outside; setsid setsid "$@" </dev/null >/dev/null 8>&- 9>&-)
     else
-        nohup "$@" </dev/null >/dev/null 8>&- 9>&- &
+        (outside; exec nohup "$@" </dev/null >/dev/null 8>&- 9>&-) &
     fi
 }
 
@@ -711,7 +735,7 @@ evidence() {   # the last lines that a process wrote since its last start
 # probe_http URL TIMEOUT: prints the status; fails without an answer, or without a tool (2)
 probe_http() {
     if has curl; then
-        curl -s -o /dev/null -m "$2" --noproxy '*' -w '%{http_code}' "$1"
+        curl -q -s -o /dev/null -m "$2" --noproxy '*' -w '%{http_code}' "$1"
     elif has wget; then
         (unset http_proxy https_proxy HTTP_PROXY HTTPS_PROXY all_proxy; wget -q -T "$2" -O /dev/null "$1") 2>/dev/null
         case $? in 0) printf 200 ;; 12[67] | 13? | 14? | 15?) return 2 ;; *) return 1 ;; esac   # one that crashes says nothing of the application
@@ -732,6 +756,7 @@ probe_tcp() {   # HOST PORT TIMEOUT
 
 # command_probe WORDS: as updater asks it: in the directory and with the environment of the process $name; call it in a subshell
 command_probe() {
+    outside
     eval "set -- $(launcher_says "${release##*/}" "$name" cwd)"
     cd -- "$release/${1:-.}" || exit 1
     PATH=$release/.venv/bin:$PATH UPDATER_ROOT=$root UPDATER_SHARED=$root/shared UPDATER_PROCESS=$name UPDATER_RELEASE=${release##*/}
@@ -745,7 +770,7 @@ $(launcher_says "${release##*/}" "$name" env)
 VARIABLES
     eval "set -- $words"
     shift 2
-    if command -v timeout >/dev/null 2>&1; then exec timeout "$seconds" "$@"; else exec "$@"; fi
+    limited "$seconds" "$@"
 }
 
 # A probe is one line of a launcher, "# probe: TYPE TIMEOUT WORDS", quoted for the shell.

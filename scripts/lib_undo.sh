@@ -88,10 +88,11 @@ settings_undo() {
     done
 }
 
+hook_patience=60
 resume_application() {   # it was told to take on nothing new: that is over
     [ -e "$own/drained" ] || return 0
     if [ -x "$own/resume" ] && [ -f "$own/resume" ] && [ ! -L "$own/resume" ]; then
-        "$own/resume" </dev/null >/dev/null 2>&1 8>&- 9>&- || warn 'the resume hook of [gate] failed: look whether the application takes on new work'
+        (outside; limited "$hook_patience" "$own/resume") </dev/null >/dev/null 2>&1 8>&- 9>&- || warn 'the resume hook of [gate] failed: look whether the application takes on new work'
     else
         warn 'the application was told to take on nothing new; if it has a resume hook ([gate] resume in updater.toml), run that'
     fi
