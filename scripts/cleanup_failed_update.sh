@@ -21,7 +21,7 @@ pinned or unknown, and never anything below shared/ but temporary names of backu
   --root DIR  the root; else the one that this script lies in
   --help      this text
 
-Ends with 0: nothing is unfinished any more · 2 wrong usage · 5 it could not be undone whole · 6 another operation holds the
+Ends with 0: nothing is unfinished any more · 2 wrong usage · 3 the root cannot be written · 5 it could not be undone whole · 6 another operation holds the
 lock · 130 cancelled
 HELP
 }
@@ -108,3 +108,4 @@ if [ -n "$found" ]; then
     log "cleaned up by cleanup_failed_update.sh: $(printf '%s\n' "$found" | wc -l | tr -d ' ') names"
 fi
 good "in service: $(in_service || printf nothing)"
+exit 0   # whether or not anybody hears the last words

@@ -24,6 +24,8 @@ A deployment that was interrupted is undone first. Your data stay as they are.
   --root DIR       the root; else the one that this script lies in
   --help           this text
 
+A terminal that is closed meanwhile ends nothing half-way; Ctrl-C does, and the next run goes on from there.
+
 Ends with 0: VERSION is in service and healthy · 2 wrong usage · 3 refused, nothing was changed · 5 it is not healthy ·
 6 another operation holds the lock · 7 VERSION is damaged · 130 cancelled
 HELP
@@ -167,7 +169,7 @@ if [ $restore_data = 1 ]; then
     step "Restoring the data of $backup"
     UPDATER_LOCK_HELD=$$
     export UPDATER_LOCK_HELD
-    if ! sh "$scripts/restore_backup.sh" "$backup" --only data --no-start --yes --root "$root"; then
+    if ! (trap '' HUP PIPE; exec sh "$scripts/restore_backup.sh" "$backup" --only data --no-start --yes --root "$root"); then
         fail 5 "the data of $backup could not be put back" "$to is in service and stopped; the data are as they were." "see above; then $(command_line restore_backup.sh "$backup"), or start it as it is: $(command_line emergency_rollback.sh "$to")"
     fi
     unset UPDATER_LOCK_HELD
@@ -231,3 +233,4 @@ point previous "$previous"
 point good "$to"
 finish succeeded 'by emergency_rollback.sh'
 say "$green$to is in service and healthy.$plain"
+exit 0   # whether or not anybody hears the last words

@@ -18,7 +18,8 @@ off: when there is time, \`updater stop\` asks first.
   --root DIR  the root; else the one that this script lies in
   --help      this text
 
-Ends with 0: nothing of it runs any more · 2 wrong usage · 3 it belongs to another user · 1 something could not be ended
+Ends with 0: nothing of it runs any more · 2 wrong usage · 3 it belongs to another user · 1 something could not be ended ·
+130 cancelled
 HELP
 }
 
@@ -52,6 +53,7 @@ for one in $leads; do
     kill -0 "${one%%:*}" 2>/dev/null || fail 3 "pid ${one%%:*} belongs to another user, and you may not end it" 'Nothing was stopped.' 'run this as the user that started the application, or with sudo'
 done
 ask 'Kill them now?'
+trap : HUP PIPE   # the terminal may be one of theirs
 
 # Noted before anything is killed: a deployment at work must not start behind your back what you kill. A disk that cannot be
 # written does not stop this.
@@ -70,3 +72,4 @@ kill_members || exit 1
 log 'everything was stopped by force, by force_stop.sh'
 say "Nothing of it runs any more."
 say "Next: to start it again: updater start, or $(command_line emergency_rollback.sh "$(in_service)")"
+exit 0   # whether or not anybody hears the last words

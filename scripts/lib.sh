@@ -321,7 +321,8 @@ is_lent() {   # does the script that called this one hold the lock for it?
 # take_lock OPERATION: hold the root's lock until the script ends, or end with exit code 6 and say who holds it
 take_lock() {
     if is_lent; then
-        trap 'exit 130' INT HUP TERM
+        trap : HUP PIPE
+        trap interrupted INT TERM
         mkdir -p "$own/run" "$own/marks" "$own/journal/closed" "$logs" 2>/dev/null || :
         return 0
     fi
@@ -349,9 +350,18 @@ take_lock() {
         printf 'operation=%s\nsince=%s\nroot=%s\n' "$1" "$(moment)" "$(root_mark)"
     } 2>/dev/null >"$beside"; then mv -f "$beside" "$own/lock.owner"; else rm -f "$beside"; fi
     trap 'release_lock' EXIT
-    trap 'exit 130' INT HUP
-    trap 'exit 130' TERM
+    # A terminal that goes away, or the application whose terminal it was, ends nothing half-way. Not ignored: what is started from
+    # here on would ignore them as well.
+    trap : HUP PIPE
+    trap interrupted INT TERM
     mkdir -p "$own/run" "$own/marks" "$own/journal/closed" "$logs" 2>/dev/null || :
+}
+
+interrupted() {
+    problem 'interrupted before its end'
+    detail "In service: $(in_service || printf nothing); the application may be stopped."
+    detail "Next: run it again, it goes on from here: $(command_line "$(basename -- "$0")")"
+    exit 130
 }
 
 release_lock() { [ "$(field "$own/lock.owner" pid)" != $$ ] || rm -f "$own/lock.owner"; }

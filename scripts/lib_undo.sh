@@ -199,7 +199,7 @@ finish_committed() {
         [ "$j_kind" != rollback ] || leaving=$j_origin
         grep -qs "^deployment=$j_id\$" "$own"/marks/*.good || mark_good "$j_target" "$leaving" "$j_id"
     fi
-    rm -f "$own/trial"
+    rm -f "$own/trial" "$own/emergency"   # a way back that was interrupted before is overtaken
     resume_application
     written=$(record "$j_id" "${j_kind:-deploy}" "$j_origin" "$j_target" succeeded "${began:-$(moment)}" "finished after an interruption, by $1")
     add_to_history "$written" "$j_id"

@@ -318,7 +318,7 @@ point previous "$previous"
 # the rename of the link is the commit: until it everything goes back, from it on forward
 point good "$coming" || go_back 4 'the commit could not be written'
 mark_good "$coming" '' "$j_id"
-rm -f "$own/trial"
+rm -f "$own/trial" "$own/emergency"   # a way back that was interrupted before is overtaken
 finish succeeded 'by manual_update.sh'
 say "$green$coming is in service${to_start:+ and healthy}.$plain"
 [ ! -d "$dest/.release/shadowed" ] || say 'New keys in its settings were not added to yours; see them with: updater diff'

@@ -21,7 +21,7 @@ Never delete .updater/lock: the lock is held by a process, not by the file.
   --root DIR  the root; else the one that this script lies in
   --help      this text
 
-Ends with 0: the lock is free and nothing is unfinished · 2 wrong usage · 5 what was interrupted could not be undone whole ·
+Ends with 0: the lock is free and nothing is unfinished · 2 wrong usage · 3 the root cannot be written · 5 what was interrupted could not be undone whole ·
 6 the holder gets on, or is unknown, and was left alone · 130 cancelled
 HELP
 }
@@ -86,3 +86,4 @@ end_interrupted unlock_update.sh 1 || exit 5
 [ -n "$ended" ] || say 'Nothing is unfinished.'
 log 'the lock was freed by unlock_update.sh'
 say "The lock is free; in service: $(in_service || printf nothing)"
+exit 0   # whether or not anybody hears the last words
