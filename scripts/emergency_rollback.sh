@@ -68,9 +68,9 @@ choose() {
         if [ -z "$to" ] && ! journal_committed && [ -n "$j_origin" ] && { [ "$from" = "$j_target" ] || journal_has intent stop; }; then to=$j_origin; fi
     done
     if [ -z "$to" ] && [ -f "$own/emergency" ]; then   # this script was killed: it goes on to where it went
-        to=$(field "$own/emergency" to)
-        sealed "$to" || to=
-        [ -z "$to" ] || from=$(field "$own/emergency" from)
+        went=$(field "$own/emergency" to)
+        # if somebody has put yet another release into service since, that note is overtaken
+        if sealed "$went" && { [ "$from" = "$went" ] || [ "$from" = "$(field "$own/emergency" from)" ]; }; then to=$went; fi
     fi
     if [ -z "$to" ]; then
         to=$(previous_good "$from") || no_target 'the records name no good release to go back to'
@@ -81,6 +81,11 @@ choose() {
     if [ ! -d "$root/releases/$to" ] && [ -d "$root/releases/${to#v}" ]; then to=${to#v}; fi
     [ -d "$root/releases/$to" ] || no_target "there is no release $to"
     sealed "$to" || no_target "$to is unfinished: it has no seal (.release/release.json)"
+    # it had come as far as the swap: what follows that is still to be done
+    if [ "$from" = "$to" ] && [ "$(field "$own/emergency" to)" = "$to" ]; then
+        came=$(field "$own/emergency" from)
+        [ -z "$came" ] || from=$came
+    fi
 }
 
 check_target() {
@@ -105,28 +110,47 @@ check_target() {
     fi
 }
 
+# the last backup that holds the data of the release that is gone back to, by the order in which they were made
+find_backup() {
+    backup='' latest=-1
+    for manifest in "$root"/shared/backups/backup_*/manifest.json; do
+        [ -f "$manifest" ] || continue
+        of=$(sed -n '/^ *"release": {/,/^ *}/s/^ *"version": "\([^"]*\)".*/\1/p' "$manifest" | head -n 1)
+        [ "$of" = "$to" ] || continue
+        at=$(sed -n 's/^ "seq": \([0-9][0-9]*\),\{0,1\}$/\1/p' "$manifest" | head -n 1)
+        if [ "${at:-0}" -ge "$latest" ]; then backup=${manifest%/manifest.json} backup=${backup##*/} latest=${at:-0}; fi
+    done
+    [ -n "$backup" ] || fail 3 "there is no backup with the data of $to" 'Nothing was changed.' "see what there is: $(command_line restore_backup.sh --list); without --restore-data the present data stay"
+}
+
 step "Emergency rollback of $root"
 choose
 say "  in service: ${from:-nothing}"
 [ -z "$interrupted" ] || say '  a deployment was interrupted, or is at work: an interrupted one is undone first'
 say "  back to:    $to"
 check_target
+[ $restore_data = 0 ] || find_backup
 
 if [ $dry_run = 1 ]; then
     say 'It would: stop the application, put current to'" releases/$to"', start it, and look whether it is healthy.'
-    [ $restore_data = 0 ] || say "It would put back the data of ${backup:-the backup that holds those of $to}."
+    [ $restore_data = 0 ] || say "It would put back the data of $backup."
     who=$(holder) && say "Another operation is at work now, so it would refuse: $who"
     exit 0
 fi
+warn_root
 ask "Stop the application and put $to into service?"
 
 take_lock "emergency_rollback.sh"
+asked=$to
 choose
+[ "$to" = "$asked" ] || fail 3 "something else has been at work meanwhile: ${from:-nothing} is in service now, and the way back leads to $to" 'Nothing was changed.' "run it again: $(command_line emergency_rollback.sh)"
 id=$(field "$own/emergency" id)
+case $id in *[!0-9A-Za-z-]*) id= ;; esac
 [ -n "$id" ] && [ "$(field "$own/emergency" to)" = "$to" ] || id=$(new_id)
 began=$(moment)
 # From here on a killed script can be run again: this says where it went.
-printf 'id=%s\nfrom=%s\nto=%s\nat=%s\n' "$id" "$from" "$to" "$began" | write "$own/emergency" || warn 'no note of this could be written (a full disk?)'
+note_way() { printf 'id=%s\nfrom=%s\nto=%s\nat=%s\n' "$id" "$from" "$to" "$began" | write "$own/emergency"; }
+note_way || warn 'no note of this could be written (a full disk?)'
 
 if [ -n "$interrupted" ]; then
     leaving=$from
@@ -136,6 +160,7 @@ if [ -n "$interrupted" ]; then
         warn 'the interrupted deployment could not be undone whole; the way back goes on'
     fi
     from=$(in_service) || from=$leaving
+    note_way || :
 fi
 
 step 'Stopping the application'
@@ -144,19 +169,6 @@ if ! stop_processes; then
     fail 5 'something of the application could not be stopped' "current is still ${from:-nothing}." "end it by hand (see ps), or $(command_line force_stop.sh), then run this again"
 fi
 good 'nothing of it runs'
-
-if [ $restore_data = 1 ]; then
-    backup=
-    for manifest in "$root"/shared/backups/backup_*/manifest.json; do
-        [ -f "$manifest" ] || continue
-        of=$(sed -n '/^ *"release": {/,/^ *}/s/^ *"version": "\([^"]*\)".*/\1/p' "$manifest" | head -n 1)
-        if [ "$of" = "$to" ]; then backup=${manifest%/manifest.json} backup=${backup##*/}; fi   # the names sort by their time
-    done
-    if [ -z "$backup" ]; then
-        warn "there is no backup with the data of $to: the data stay as they are"
-        restore_data=0
-    fi
-fi
 
 step "Putting $to into service"
 put_in_service "$to" || fail 5 "current could not be changed" "current is still ${from:-nothing}, and the application is stopped." "cd $(quoted "$root") && { [ -L current ] || [ ! -e current ]; } && ln -sfn releases/$to current"

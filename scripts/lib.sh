@@ -398,9 +398,10 @@ end_orphan() {
 version_of() {
     [ -L "$1" ] || return 1
     target=$(readlink "$1" 2>/dev/null) || target=$(ls -ld "$1" | sed 's/.* -> //')
-    case ${target%/} in
-        releases/* | ../releases/*) name=${target%/} name=${name##*releases/} ;;
-        "$root"/releases/*) name=${target%/} name=${name#"$root"/releases/} ;;
+    target=${target%/} name=${target##*/}
+    case $target in
+        "releases/$name" | "../releases/$name" | "$root/releases/$name") ;;
+        */*) [ "$(cd -- "$(dirname -- "$1")" && cd -- "${target%/*}/" 2>/dev/null && pwd -P)" = "$(cd -- "$root/releases" && pwd -P)" ] || return 1 ;;
         *) return 1 ;;
     esac
     is_name "$name" && printf '%s' "$name"

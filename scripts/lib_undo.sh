@@ -17,7 +17,8 @@ toml_number() {
 patience() {
     for file in "$own/configurations/$1.toml" "$root/updater.toml"; do
         seconds=$(toml_number "$file" health timeout)
-        [ -z "$seconds" ] || { printf '%s' "${seconds%%.*}"; return; }
+        seconds=${seconds%%.*}
+        [ -z "$seconds" ] || { if [ "$seconds" -ge 2 ]; then printf '%s' "$seconds"; else printf 2; fi; return; }
     done
     printf 60
 }
