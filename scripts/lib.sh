@@ -285,12 +285,13 @@ recorded() {
 
 # ---------------------------------------------------------------- the lock
 
-# flock_fd FD: hold flock(2) on an open descriptor without waiting; 0 held, 1 somebody else holds it, 2 no tool for it
+# flock_fd FD: hold flock(2) on an open descriptor without waiting; 0 held, 1 somebody else holds it, 2 no tool for it, else it
+# cannot be held there (busybox cannot tell that from 1)
 flock_fd() {
     if has flock; then
         eval "flock -n $1 $1>&$1" 2>/dev/null
     elif has perl; then
-        eval "perl -e 'use Fcntl qw(:flock); open(my \$f, \">&=\", $1) or open(\$f, \"<&=\", $1) or exit 2; exit(flock(\$f, LOCK_EX | LOCK_NB) ? 0 : 1)' $1>&$1" 2>/dev/null
+        eval "perl -e 'use Errno; use Fcntl qw(:flock); open(my \$f, \">&=\", $1) or open(\$f, \"<&=\", $1) or exit 2; exit(flock(\$f, LOCK_EX | LOCK_NB) ? 0 : \$!{EWOULDBLOCK} ? 1 : 3)' $1>&$1" 2>/dev/null
     else
         return 2
     fi
@@ -308,7 +309,10 @@ try_lock() {
     exec 9>>"$own/lock" 8<"$root"
     flock_fd 9
     locked=$?
-    [ $locked -ne 0 ] || flock_fd 8 || locked=1
+    if [ $locked -eq 0 ]; then
+        flock_fd 8
+        [ $? -ne 1 ] || locked=1   # a filesystem on which a directory cannot be locked (some networks' ones) does without
+    fi
     [ $locked -eq 0 ] || exec 9>&- 8<&-
     return $locked
 }
