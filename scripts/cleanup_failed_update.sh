@@ -88,6 +88,7 @@ if [ $dry_run = 1 ]; then
     exit 0
 fi
 [ -z "$(open_journals)" ] || ask 'Undo the deployment that was interrupted, and start what ran before?'
+warn_root
 take_lock cleanup_failed_update.sh
 end_interrupted cleanup_failed_update.sh 1 || exit 5
 [ -n "$ended" ] || good 'no deployment is unfinished'

@@ -127,6 +127,14 @@ command_line() {
     [ $# -eq 0 ] || printf ' %s' "$@"
 }
 
+# warn_root: what a script starts runs as the one who runs the script
+warn_root() {
+    [ "$(id -u 2>/dev/null)" = 0 ] || return 0
+    # shellcheck disable=SC2046,SC2012
+    set -- $(ls -ld "$root")
+    [ "$3" = root ] || [ "$3" = 0 ] || warn "you are root, and this root belongs to $3: what is started now will run as root, and $3 cannot stop it. Better: sudo -u $3 sh $(quoted "$root/scripts/$(basename -- "$0")")"
+}
+
 # ---------------------------------------------------------------- small tools
 
 has() { command -v "$1" >/dev/null 2>&1; }
@@ -634,6 +642,7 @@ note_stopping() {   # noted before and after the polite signal, as updater does:
 
 # stop_processes [RELEASE]: politely, then firmly, everything; fails if something is still there, or is another user's
 stop_processes() {
+    of_release=${1-}
     spare
     gather "${1-}"
     [ -n "$members" ] || { forget_dead; return 0; }
@@ -664,17 +673,17 @@ stop_processes() {
     done
     # shellcheck disable=SC2086
     while any_lives $members && [ "$(clock)" -lt "$deadline" ]; do nap; done
-    kill_members
+    kill_members "$of_release"
 }
 
-kill_members() {   # what is killed may just have started another
+kill_members() {   # kill_members [RELEASE]: what is killed may just have started another
     tries=0
     while :; do
         left=
         for one in $members; do
             if lives "$one" && kill -0 "${one%%:*}" 2>/dev/null; then left="$left $one"; fi
         done
-        gather
+        gather "${1-}"
         for one in $members; do
             case " $left " in *" $one "*) ;; *) left="$left $one" ;; esac
         done

@@ -81,6 +81,7 @@ if [ $dry_run = 1 ]; then
     done
     exit 0
 fi
+warn_root
 take_lock unlock_update.sh
 end_interrupted unlock_update.sh 1 || exit 5
 [ -n "$ended" ] || say 'Nothing is unfinished.'
