@@ -13,7 +13,7 @@ from tests.site import Done
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 SHELLS = [it for it in ("dash", "bash", "busybox sh", "mksh", "zsh") if shutil.which(it.split()[0])]
 
-MORE = ("busybox", "du", "mktemp", "printf", "true")
+MORE = ("busybox", "du", "mktemp", "true")
 
 
 def toolbox(place: Path, *more: str, without: tuple[str, ...] = ()) -> Path:
