@@ -665,10 +665,15 @@ forget_dead() {   # pid files that name nothing that lives
 
 # names_of RELEASE: its processes: those that have a launcher and that the configuration it last ran with names
 names_of() {
-    bound=$own/configurations/$1.toml
+    bound=$own/configurations/$1.toml listed=
+    if [ -f "$bound" ]; then listed=$(sed -n '1s/^#.*"processes": \[\(.*\)\].*$/,\1,/p' "$bound"); fi   # whatever form TOML has for them
     for file in "$own/launchers/$1"/*; do
         name=${file##*/}
         [ -f "$file" ] && is_name "$name" || continue
+        if [ -n "$listed" ]; then
+            case $listed in *"\"$name\""*) say "$name" ;; esac
+            continue
+        fi
         if [ -f "$bound" ] && ! grep -q "^[[:space:]]*\[\{1,2\}processes\.[\"']\{0,1\}${name}[]\"'.]" "$bound"; then continue; fi
         say "$name"
     done
@@ -914,7 +919,13 @@ toml() {
     ' "$1"
 }
 
-has_table() { grep -q "^[[:space:]]*\[\{1,2\}$1[].]" "$root/updater.toml" 2>/dev/null; }
+has_table() {   # in whatever form TOML has for it
+    awk -v name="$1" '
+        { line = $0; gsub(/[ \t"\047]/, "", line) }
+        line ~ "^\\[\\[?" name "[].]" || (!inside && line ~ "^" name "[.=]") { found = 1; exit }
+        line ~ /^\[/ { inside = 1 }
+        END { exit !found }' "$root/updater.toml" 2>/dev/null
+}
 
 # ---------------------------------------------------------------- data on the move (docs/format.md)
 
