@@ -397,7 +397,7 @@ look_leftovers() {
     done
     [ $number = 0 ] || check warning leftovers "$number temporary names left by a kill: $first$([ $number = 1 ] || printf ' …')" "$(command_line cleanup_failed_update.sh)"
     for place in "$root"/shared/.updater-kept-* "$root"/shared/*/.updater-kept-*; do
-        if [ -d "$place" ]; then check note leftovers "${place#"$root/"} holds data that a failed release wrote; its PATHS tells what was where"; fi
+        if [ -d "$place" ]; then check note leftovers "${place#"$root/"} holds data that gave way to a restore, or that a failed release wrote; its PATHS tells what was where"; fi
     done
 }
 

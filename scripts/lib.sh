@@ -66,8 +66,12 @@ common_option() {
         --root)
             [ $# -ge 2 ] || usage_error '--root needs a directory'
             root=$2 shifts=2
+            [ -n "$root" ] || usage_error '--root is empty'   # an unset variable must not lead to another root
             ;;
-        --root=*) root=${1#--root=} ;;
+        --root=*)
+            root=${1#--root=}
+            [ -n "$root" ] || usage_error '--root is empty'
+            ;;
         --help | -h) usage; exit 0 ;;
         *) shifts=0; return 1 ;;
     esac
@@ -142,7 +146,8 @@ nap() { sleep 0.1 2>/dev/null || sleep 1; }
 clock() { date -u +%s; }   # not in POSIX, but GNU, BSD and busybox have it
 moment() { date -u +%Y-%m-%dT%H:%M:%SZ; }
 hex() { od -An -N"$1" -tx1 /dev/urandom | tr -d ' \n'; }
-oneline() { printf '%s' "$*" | tr '\n\r\t' '   '; }
+oneline() { printf '%s' "$*" | tr '\n\r\t' '   ' | tr -d '\000-\037\177'; }
+plainly() { tr -d '\000-\010\013-\037\177'; }   # what others wrote, without what a terminal would obey
 temporary() { printf '.tmp-%s-%s-%s' "$1" $$ "$(hex 4)"; }   # a name that updater's own tidying knows
 flush() { if [ $# -gt 0 ]; then sync "$@" 2>/dev/null || sync; else sync; fi; }   # these files and directories, where sync can
 
@@ -169,8 +174,10 @@ write() {
 # json TEXT: as a JSON string
 json() {
     [ -n "${1-}" ] || { printf 'null'; return; }
-    printf '"%s"' "$(oneline "$1" | tr -d '\000-\037' | sed 's/\\/\\\\/g; s/"/\\"/g')"
+    printf '"%s"' "$(oneline "$1" | sed 's/\\/\\\\/g; s/"/\\"/g' | utf8)"
 }
+
+utf8() { if has iconv; then iconv -c -f UTF-8 -t UTF-8; else tr '\200-\377' '?'; fi; }   # names on the disk may be any bytes
 
 # json_path PATH, word_path PATH: any bytes, as a JSON string that Python takes for that path, and as a word for printf %b
 json_path() {
@@ -332,6 +339,7 @@ is_lent() {   # does the script that called this one hold the lock for it?
 
 # take_lock OPERATION: hold the root's lock until the script ends, or end with exit code 6 and say who holds it
 take_lock() {
+    trap : PIPE   # who reads what is told (`| tee`) may be gone: the way back must not end with him
     if is_lent; then
         trap : HUP PIPE
         trap interrupted INT TERM
@@ -705,10 +713,15 @@ forget_dead() {   # pid files that name nothing that lives
 
 # names_of RELEASE: its processes: those that have a launcher and that the configuration it last ran with names
 names_of() {
-    bound=$own/configurations/$1.toml
+    bound=$own/configurations/$1.toml listed=
+    if [ -f "$bound" ]; then listed=$(sed -n '1s/^#.*"processes": \[\(.*\)\].*$/,\1,/p' "$bound"); fi   # whatever form TOML has for them
     for file in "$own/launchers/$1"/*; do
         name=${file##*/}
         [ -f "$file" ] && is_name "$name" || continue
+        if [ -n "$listed" ]; then
+            case $listed in *"\"$name\""*) say "$name" ;; esac
+            continue
+        fi
         if [ -f "$bound" ] && ! grep -q "^[[:space:]]*\[\{1,2\}processes\.[\"']\{0,1\}${name}[]\"'.]" "$bound"; then continue; fi
         say "$name"
     done
@@ -751,32 +764,54 @@ start_process() {
 evidence() {   # the last lines that a process wrote since its last start
     [ -f "$logs/$1.log" ] || return 0
     detail "last lines of shared/logs/$1.log:"
-    awk '/^--- started / { n = 0; next } { line[++n] = $0 } END { for (i = n > 12 ? n - 11 : 1; i <= n; i++) print "    " line[i] }' "$logs/$1.log" >&2
+    awk '/^--- started / { n = 0; next } { line[++n] = $0 } END { for (i = n > 12 ? n - 11 : 1; i <= n; i++) print "    " line[i] }' "$logs/$1.log" | plainly >&2
 }
 
 # ---------------------------------------------------------------- health
 
-# probe_http URL TIMEOUT: prints the status; fails without an answer, or without a tool (2)
+# probe_http URL TIMEOUT [TEXT]: prints the status, and " without" behind it where TEXT is not in the answer; fails without a tool (2).
+# As for updater a certificate proves nothing here, and no redirect is followed
 probe_http() {
-    if has curl; then
-        curl -q -s -o /dev/null -m "$2" --noproxy '*' -w '%{http_code}' "$1"
-    elif has wget; then
-        (unset http_proxy https_proxy HTTP_PROXY HTTPS_PROXY all_proxy; wget -q -T "$2" -O /dev/null "$1") 2>/dev/null
-        case $? in 0) printf 200 ;; 12[67] | 13? | 14? | 15?) return 2 ;; *) return 1 ;; esac   # one that crashes says nothing of the application
-    else
-        return 2
-    fi
+    has curl || has wget || return 2
+    {
+        if has curl; then   # by options on its standard input: an address may hold a password, which the list of processes would show
+            printf 'url = "%s"\n' "$(printf '%s' "$1" | sed 's/\\/\\\\/g; s/"/\\"/g')" |
+                curl -q -sgk -m "$2" --noproxy '*' -w '\n%{http_code}' -K -
+        else
+            no_check=
+            case $1 in https:*) no_check=--no-check-certificate ;; esac
+            unset http_proxy https_proxy HTTP_PROXY HTTPS_PROXY all_proxy
+            # shellcheck disable=SC2086
+            wget -q -T "$2" $no_check -O - "$1" 2>/dev/null
+            case $? in 0) printf '\n200' ;; 12[67] | 13? | 14? | 15?) printf '\nnone' ;; *) printf '\n000' ;; esac   # one that crashes says nothing of the application
+        fi
+    } | tr -d '\000' | WANTED=${3-} awk '
+        NR > 1 && length(body) < 2000 { body = body held "\n" }
+        { held = $0 }
+        END { print held (ENVIRON["WANTED"] == "" || index(substr(body, 1, 2000), ENVIRON["WANTED"]) ? "" : " without") }'
 }
 
 probe_tcp() {   # HOST PORT TIMEOUT
     if has nc; then
-        nc -z -w "$3" "$1" "$2" </dev/null >/dev/null 2>&1
-    elif has perl; then
-        perl -e 'use IO::Socket; exit(IO::Socket::INET->new(PeerAddr => $ARGV[0], PeerPort => $ARGV[1], Timeout => $ARGV[2]) ? 0 : 1)' "$1" "$2" "$3"
-    else
-        return 2
+        told=$(nc -z -w "$3" "$1" "$2" </dev/null 2>&1) && return 0
+        case $told in *sage:* | *ption*) ;; *) return 1 ;; esac   # some have no -z, and that says nothing of the application
+    fi
+    has perl || return 2
+    perl -e 'use IO::Socket; exit(IO::Socket::INET->new(PeerAddr => $ARGV[0], PeerPort => $ARGV[1], Timeout => $ARGV[2]) ? 0 : 1)' "$1" "$2" "$3"
+}
+
+# is_fresh FILE SECONDS: was it written within so many seconds, and since the process $name was started?
+is_fresh() {
+    [ -n "$(find -L "$1" -prune -newer "$own/run/$name.pid" 2>/dev/null)" ] || return 1   # what the one before wrote does not count
+    if wrote=$(stat -L -c %Y "$1" 2>/dev/null) || wrote=$(stat -L -f %m "$1" 2>/dev/null); then
+        [ $(($(clock) - wrote)) -le $(($2 + 1)) ]
+    else   # to the minute; -mmin is not in POSIX, but GNU, BSD and busybox have it
+        [ -n "$(find -L "$1" -prune -mmin "-$((($2 + 59) / 60 + 1))" 2>/dev/null)" ]
     fi
 }
+
+# shown_url URL: for people and records, without what may be secret in it
+shown_url() { printf '%s' "$1" | sed 's|://[^/?#]*@|://***@|; s|[?#].*|?***|'; }
 
 # command_probe WORDS: as updater asks it: in the directory and with the environment of the process $name; call it in a subshell
 command_probe() {
@@ -808,13 +843,13 @@ probe() {
     case $type in
         alive) return 0 ;;
         http)
-            status=$(probe_http "$1" "$seconds")
-            [ $? -ne 2 ] || return 2
+            status=$(probe_http "$1" "$seconds" "${3-}") || return 2
+            case $status in none*) return 2 ;; esac
             # "2xx" stands for every status that begins so
             # shellcheck disable=SC2254
             case $status in $(printf '%s' "${2:-2xx}" | tr x '?')) return 0 ;; esac
-            [ "$status" != 000 ] || status=
-            why="$1 answers ${status:-nothing}"
+            case $status in 000* | '') status=nothing ;; *' without') status="$status what it must hold" ;; esac
+            why="$(shown_url "$1") answers $status"
             return 1
             ;;
         tcp)
@@ -825,9 +860,7 @@ probe() {
             ;;
         file)
             case $1 in /*) path=$1 ;; *) path=$root/$1 ;; esac
-            minutes=$(((${2%%.*} + 59) / 60))
-            # -mmin is not in POSIX, but GNU, BSD and busybox have it. What the one before wrote does not count.
-            if [ -n "$(find "$path" -mmin "-$((minutes + 1))" -newer "$own/run/$name.pid" 2>/dev/null)" ]; then return 0; fi
+            if is_fresh "$path" "${2%%.*}"; then return 0; fi
             why="$path is not written"
             return 1
             ;;
@@ -935,7 +968,13 @@ toml() {
     ' "$1"
 }
 
-has_table() { grep -q "^[[:space:]]*\[\{1,2\}$1[].]" "$root/updater.toml" 2>/dev/null; }
+has_table() {   # in whatever form TOML has for it
+    awk -v name="$1" '
+        { line = $0; gsub(/[ \t"\047]/, "", line) }
+        line ~ "^\\[\\[?" name "[].]" || (!inside && line ~ "^" name "[.=]") { found = 1; exit }
+        line ~ /^\[/ { inside = 1 }
+        END { exit !found }' "$root/updater.toml" 2>/dev/null
+}
 
 # ---------------------------------------------------------------- data on the move (docs/format.md)
 

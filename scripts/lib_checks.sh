@@ -172,7 +172,7 @@ python_works() {
     return 1
 }
 
-processes_configured() { grep -q '^[[:space:]]*\[\{1,2\}processes\.' "$root/updater.toml" 2>/dev/null; }
+processes_configured() { has_table processes; }
 
 # last_backup: the name of the latest; the names sort by their time
 last_backup() {
@@ -194,7 +194,7 @@ missing_of() {
 
 # broken_scripts: those that are not there, cannot be read, or are cut off
 broken_scripts() {
-    for name in $emergency_scripts lib lib_backup lib_checks lib_redact lib_undo; do
+    for name in $emergency_scripts lib lib_backup lib_checks lib_redact lib_release lib_undo; do
         file=$root/scripts/$name.sh
         if [ ! -f "$file" ]; then say "$name.sh is not there"
         elif [ ! -r "$file" ]; then say "$name.sh cannot be read"

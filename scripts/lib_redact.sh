@@ -55,8 +55,9 @@ function emit(text,   inner, i, piece) {
     gsub(/^[ \t]+|[ \t]+$/, "", text)
     tell(text)
     inner = text
-    sub(/[ \t]+[#;].*$/, "", inner)
-    sub(/[,;]+$/, "", inner)
+    i = text ~ /^["\047]/ ? closing(text, substr(text, 1, 1)) : 0
+    if (i) inner = substr(text, 1, i)   # a # between quotes begins no comment
+    else { sub(/[ \t]+[#;].*$/, "", inner); sub(/[,;]+$/, "", inner) }
     tell(inner)
     if (inner ~ /^- /) { inner = substr(inner, 3); emit(inner) }
     if (inner ~ /^".*"$/ || inner ~ /^\047.*\047$/) {

@@ -2,12 +2,17 @@
 # How an artifact becomes a release, for a shell: found, fetched, proved, unpacked, built, sealed as docs/format.md has it. Sourced by
 # manual_update.sh after lib.sh; its functions fill in what its phases tell.
 
-living_names() {   # the processes that run and that a launcher can start again
-    found=''
+look_running() {   # sets $names, the processes that run, and $lost, those of them that nothing tells how to start again
+    names='' lost=''
     for one in $(living | awk '!seen[$2]++ { print $2 ":" $3 }'); do
-        if [ -f "$own/launchers/${one#*:}/${one%%:*}" ]; then found="$found ${one%%:*}"; fi
+        if [ -f "$own/launchers/${one#*:}/${one%%:*}" ]; then names="$names ${one%%:*}"; else lost="$lost ${one%%:*}"; fi
     done
-    printf '%s' "${found# }"
+    names=${names# }
+}
+
+refuse_lost() {   # what would be stopped and could not be started, neither anew nor again, stays in service
+    [ -z "$lost" ] || fail 3 "nothing tells a shell how to start${lost} again: its launcher (.updater/launchers) is gone, so it is not stopped" 'Nothing was changed.' \
+        "updater restart writes launchers; or install it only, and put it into service yourself: $(command_line manual_update.sh "$(quoted "$wanted")" --install-only)"
 }
 
 is_tag() {
@@ -32,17 +37,19 @@ json_flat() {
 # value NAME: of what json_flat has told in $flat; a text without its quotes
 value() { printf '%s\n' "$flat" | awk -F '\t' -v name="$1" '$1 == name { text = $2; gsub(/^"|"$/, "", text); gsub(/\\\//, "/", text); print text; exit }'; }
 
-# api ADDRESS [TYPE]: what GitHub answers, on standard output. Fails with 4 if there is no such thing
+# api ADDRESS FILE [TYPE]: what GitHub answers becomes the file. Fails with 4 if there is no such thing
 api() {
-    answer=$work/answer
+    case $1 in http://* | https://*) ;; *) problem "not an address of the web: $(oneline "$1")"; return 1 ;; esac   # it may come from an answer
+    answer=$2
     # by a file of options on its standard input: nobody sees the token in the list of processes
     status=$({ [ -z "$token" ] || printf 'header = "Authorization: Bearer %s"\n' "$token"; } |
-        curl -sS -L --connect-timeout 20 --retry 2 -K - -H "Accept: ${2:-application/vnd.github+json}" -o "$answer" -w '%{http_code}' "$1" 2>"$work/said") || {
-        problem "$1 cannot be reached: $(oneline "$(cat "$work/said")")"
+        curl -sS -g -L --connect-timeout 20 --speed-limit 1 --speed-time 60 --retry 2 -K - -H "Accept: ${3:-application/vnd.github+json}" -o "$answer" -w '%{http_code}' \
+            --url "$1" 2>"$work/said") || {
+        problem "$1 cannot be read: $(oneline "$(cat "$work/said")")"
         return 1
     }
     case $status in
-        200) cat "$answer" ;;
+        200) ;;
         404) return 4 ;;
         401 | 403 | 429) problem "GitHub refuses ($status): $(oneline "$(sed -n 's/.*"message": *"\([^"]*\)".*/\1/p' "$answer")")"; return 1 ;;
         *) problem "$1 answers $status"; return 1 ;;
@@ -88,7 +95,8 @@ tag_of() {
 }
 
 version_in() {   # the file VERSION of an archive
-    inside=$(archive "$1" | tar tf - 2>/dev/null | grep -E '^(\./)?([^/]+/)?VERSION$' | head -n 1)
+    # a name that begins with - would be an option of tar, and some of those run commands
+    inside=$(archive "$1" | tar tf - 2>/dev/null | grep -E '^(\./)?([^/-][^/]*/)?VERSION$' | head -n 1)
     [ -z "$inside" ] || archive "$1" | tar xOf - "$inside" 2>/dev/null | head -c 200 | head -n 1 | tr -d '\r\n'
 }
 
@@ -141,7 +149,7 @@ resolve_github() {
     coded=$(printf '%s' "$tag" | sed 's/%/%25/g; s|/|%2F|g; s/+/%2B/g; s/@/%40/g')
     source_text=$(printf '%s' "$api_url" | sed 's|^https*://\(api\.\)\{0,1\}||; s|/api/v3$||')/$repository origin_text=$source_text
     if [ -n "$asset" ]; then
-        api "$base/releases/tags/$coded" >"$work/release" || no_release
+        api "$base/releases/tags/$coded" "$work/release" || no_release
         flat=$(json_flat <"$work/release")
         origin=asset
         published_at=$(value .published_at)
@@ -150,7 +158,7 @@ resolve_github() {
         published_digest=$(value ".assets.$asset_number.digest")
         [ "$published_digest" != null ] || published_digest=
     else
-        api "$base/commits/tags%2F$coded" >"$work/commit" || no_release
+        api "$base/commits/tags%2F$coded" "$work/commit" || no_release
         flat=$(json_flat <"$work/commit")
         origin=source artifact_name=$tag.tar.gz
         commit=$(value .sha) published_tree=$(value .commit.tree.sha)
@@ -161,20 +169,34 @@ resolve_github() {
 
 no_release() { fail 8 "$source_text has no release $tag, or cannot be asked" 'Nothing was changed.' 'see the name (updater check), the network, and for a private repository the token; or fetch the file elsewhere and name it'; }
 
-latest_tag() {   # the latest release of the channel, by its date
-    api "$base/releases?per_page=100" >"$work/releases" || fail 8 "the releases of $repository cannot be listed" 'Nothing was changed.' 'see the network, or name a FILE'
-    flat=$(json_flat <"$work/releases")
-    number=0
-    while name=$(value ".$number.tag_name") && [ -n "$name" ]; do
-        early=$(value ".$number.prerelease")
-        case $name in *rc[0-9]* | *alpha* | *beta* | *dev* | *nightly* | *-rc*) early=true ;; esac
-        if [ "$(value ".$number.draft")" != true ] && { [ "$channel" = prerelease ] || [ "$early" != true ]; }; then
-            printf '%s' "$name"
-            return 0
-        fi
-        number=$((number + 1))
-    done
-    fail 8 "$repository has no release in the channel $channel" 'Nothing was changed.' 'name its TAG'
+latest_tag() {   # the newest release of the channel: by its version, and if no tag is one the first that GitHub names
+    api "$base/releases?per_page=100" "$work/releases" || fail 8 "the releases of $repository cannot be listed" 'Nothing was changed.' 'see the network, or name a FILE'
+    newest=$(json_flat <"$work/releases" | awk -F '\t' -v channel="$channel" '
+        function is_early(tag) { return tolower(tag) ~ /(^|[^a-z])(rc|alpha|beta|a|b|c|dev|devel|pre|preview|prerelease|canary|edge|next|nightly|daily|snapshot|unstable|experimental|draft|milestone|insiders|wip)([^a-z]|$)/ }
+        function key(tag,   at, out, part, n) {   # its numbers, each of a fixed width; a prerelease comes before, what follows a release after it
+            if (!match(tag, /(^|[-_\/@])[vV]?[0-9]+(\.[0-9]+)*/)) return ""
+            at = RSTART + RLENGTH; out = substr(tag, RSTART, RLENGTH)
+            gsub(/[^0-9.]/, "", out)
+            n = split(out, part, "."); out = ""
+            for (i = 1; i <= 6; i++) out = out sprintf("%012.0f", i <= n ? part[i] : 0)
+            tag = substr(tag, at)
+            out = out (is_early(tag) ? "0" : "1") tolower(tag)
+            return out
+        }
+        { split($1, at, "."); text = $2; gsub(/^"|"$/, "", text); gsub(/\\\//, "/", text); number = at[2] + 0
+          if ($1 ~ /^\.[0-9]+\.tag_name$/) { tag[number] = text; if (number >= count) count = number + 1 }
+          if ($1 ~ /^\.[0-9]+\.draft$/) draft[number] = text
+          if ($1 ~ /^\.[0-9]+\.prerelease$/) early[number] = text }
+        END {
+            for (n = 0; n < count; n++) {
+                if (tag[n] == "" || draft[n] == "true" || (channel != "prerelease" && (early[n] == "true" || is_early(tag[n])))) continue
+                if (first == "") first = tag[n]
+                if ((its = key(tag[n])) > highest) { highest = its; best = tag[n] }
+            }
+            print (best != "" ? best : first)
+        }')
+    [ -n "$newest" ] || fail 8 "$repository has no release in the channel $channel" 'Nothing was changed.' 'name its TAG'
+    printf '%s' "$newest"
 }
 
 # one_asset PATTERN: sets $asset_number, $asset_name and $asset_url; of the release in $flat
@@ -191,9 +213,9 @@ one_asset() {
 # same_release: is what is installed under this name what is to be installed? 2: only its content can tell
 same_release() {
     sealed_as=$root/releases/$coming/.release/release.json
-    sum=${published_digest#sha256:}
+    sum=$(printf '%s' "${published_digest#sha256:}" | tr A-F a-f)
     [ -z "$artifact_file" ] || sum=$(sha256 <"$artifact_file")
-    if [ -n "$sum" ] && grep -q "\"sha256\": *\"$sum\"" "$sealed_as"; then return 0; fi
+    if [ -n "$sum" ] && grep -qF "\"sha256\": \"$sum\"" "$sealed_as"; then return 0; fi
     [ -z "$published_digest" ] || return 1
     [ -n "$commit" ] || return 2
     grep -q "\"commit\": *\"$commit\"\|\"tree\": *\"$published_tree\"" "$sealed_as"
@@ -211,7 +233,7 @@ fetch() {
     else
         artifact=$unpacked/artifact.tar.gz
         case $artifact_name in *.tar.zst) artifact=$unpacked/artifact.tar.zst ;; esac
-        api "$artifact_url" application/octet-stream >"$artifact" || go_back 8 "$artifact_name could not be fetched" 'see the network; or fetch it elsewhere and name the file'
+        api "$artifact_url" "$artifact" application/octet-stream || go_back 8 "$artifact_name could not be fetched" 'see the network; or fetch it elsewhere and name the file'
     fi
     case $artifact in *.tar.zst) find_zstd "$artifact" || go_back 3 'nothing here can read zstandard' 'install zstd, or bsdtar' ;; esac
     artifact_sha=$(sha256 <"$artifact") artifact_size=$(wc -c <"$artifact" | tr -d ' ')
@@ -248,7 +270,7 @@ prove() {
         if [ -n "$checksums" ]; then
             flat=$(json_flat <"$work/release")
             one_asset "$checksums"
-            api "$asset_url" application/octet-stream >"$work/sums" || go_back 8 "$asset_name could not be fetched"
+            api "$asset_url" "$work/sums" application/octet-stream || go_back 8 "$asset_name could not be fetched"
             held_against "$asset_name" "$(listed "$work/sums" "$artifact_name")"
             proof="${proof:+$proof; }listed in the published checksums"
         fi
@@ -601,9 +623,9 @@ build() {
     fi
     venv=$dest/.venv
     remove_tree "$venv"
-    say "  $(helper_version), ${uv:+uv}${uv:-venv and pip}"
+    say "  $(helper_version), $([ -n "$uv" ] && printf uv || printf 'venv and pip')"
     (build_with) >"$work/built" 2>&1 </dev/null || {
-        tail -n 15 "$work/built" | sed 's/^/    /' >&2
+        tail -n 15 "$work/built" | plainly | sed 's/^/    /' >&2
         go_back 3 'the environment could not be built' 'see the lines above (the network? a compiler?)'
     }
     [ "$builds_in" = "$dest" ] || remove_tree "$builds_in"
@@ -751,19 +773,33 @@ seal() {
     remove_tree "$unpacked"
 }
 
-# make_launchers: those of the release before, for this one: they hold the version in one line and a comment
+# make_launchers: those of the release before, for this one: they hold the version in one line and a comment. What it ran with goes along,
+# and what this release had when it was last in service goes: neither says which processes there are now
 make_launchers() {
     [ -d "$own/launchers/$from" ] || return 0
-    mkdir -p "$own/launchers/$coming" && chmod 700 "$own/launchers" "$own/launchers/$coming" || go_back 3 'launchers could not be written'
+    mkdir -p "$own/launchers/$coming" && chmod 700 "$own/launchers" "$own/launchers/$coming" || go_back 4 'launchers could not be written'
+    its=" $(names_of "$from" | tr '\n' ' ')"
+    for launcher in "$own/launchers/$coming"/*; do
+        case $its in *" ${launcher##*/} "*) ;; *) rm -f "$launcher" ;; esac
+    done
     for launcher in "$own/launchers/$from"/*; do
         name=${launcher##*/}
-        [ -f "$launcher" ] && is_name "$name" || continue
-        case " $(names_of "$from" | tr '\n' ' ')" in *" $name "*) ;; *) continue ;; esac
-        sed -e "s/^version=.*/version=$(quoted "$coming")/" -e "2s/ of release .*\. Written by/ of release $coming. Written by/" "$launcher" |
-            write "$own/launchers/$coming/$name" 700 || go_back 3 'launchers could not be written'
+        case $its in *" $name "*) ;; *) continue ;; esac
+        # only the first: what is configured may hold such a line
+        awk -v version="$(quoted "$coming")" -v name="$coming" '
+            NR == 2 { sub(/ of release .*\. Written by/, " of release " name ". Written by") }
+            !done && /^version=/ { $0 = "version=" version; done = 1 }
+            { print }' "$launcher" | write "$own/launchers/$coming/$name" 700 || go_back 4 'launchers could not be written'
     done
     kept=$own/configurations/$from.toml
-    if [ -f "$kept" ] && ! sed 1d "$kept" | cmp -s - "$config"; then
-        warn "updater.toml was changed since $from was started: the processes are started as $from was. Then: updater restart"
+    if [ ! -f "$kept" ]; then
+        rm -f "$own/configurations/$coming.toml"
+    else
+        # its mode as well: it may hold a password
+        beside=$own/configurations/$(temporary "$coming")
+        cp -p "$kept" "$beside" && sed "1s/^# updater.toml as .* was last started/# updater.toml as $coming was last started/" "$kept" >"$beside" &&
+            mv -f "$beside" "$own/configurations/$coming.toml" || { rm -f "$beside"; go_back 4 'the configuration of the launchers could not be written'; }
+        sed 1d "$kept" | cmp -s - "$config" ||
+            warn "updater.toml was changed since $from was started: the processes are started as $from was. Then: updater restart"
     fi
 }

@@ -15,7 +15,7 @@ usage() {
     cat <<HELP
 usage: sh $0 [TAG|FILE] [options]
 
-Installs a release and puts it into service: the release TAG (without it the latest one) from where updater.toml says, or a FILE
+Installs a release and puts it into service: the release TAG (without it the newest one) from where updater.toml says, or a FILE
 (.tar.gz, .tgz, .tar.zst). Afterwards it is a release like any other: updater verify, activate and rollback work on it. Until the
 application is stopped nothing of it is touched; if the new release fails afterwards, the old one is put back.
 
@@ -104,13 +104,14 @@ if has_table migrate && [ $skip_migrate = 0 ] && [ $install_only = 0 ]; then
         "updater deploy $tag; or without the migration, if this release needs none: --skip-migrate"
 fi
 shared_links=$(toml "$config" shared)
-case $?,$shared_links in
-    2,* | *'	'*'	'*) fail 3 'a shell cannot read [shared] in updater.toml' 'Nothing was changed.' 'write each line as "path in the release" = "path in shared", or use updater deploy' ;;
+case $?,$(printf '%s\n' "$shared_links" | awk -F '\t' 'NF && NF != 2 { print "odd" }') in
+    2,* | *odd*) fail 3 'a shell cannot read [shared] in updater.toml' 'Nothing was changed.' 'write each line as "path in the release" = "path in shared", or use updater deploy' ;;
 esac
 check_links || fail 3 '[shared] in updater.toml names what cannot be linked' 'Nothing was changed.' 'correct it, and run this again'
 [ "$installed" = 1 ] || choose_python
+look_running
+[ $install_only = 1 ] || refuse_lost
 if has_table gate; then warn 'updater.toml asks the application whether it may be interrupted ([gate]): a shell cannot. Look yourself'; fi
-names=$(living_names)
 good 'nothing bars the way'
 if [ $dry_run = 1 ]; then
     say "It would install $coming, stop ${names:-nothing}, put current to releases/$coming, start it, and look whether it is healthy."
@@ -124,7 +125,8 @@ trap 'rm -rf "$work"; release_lock' EXIT
 end_interrupted manual_update.sh 1 || fail 5 'an earlier operation was interrupted, and could not be undone whole' 'Nothing of this one was begun.' "$(command_line cleanup_failed_update.sh), or updater recover; then run this again"
 from=$(in_service) || from=
 began=$(moment)
-names=$(living_names)
+look_running
+[ $install_only = 1 ] || refuse_lost
 kind=deploy
 [ $install_only = 0 ] || kind=fetch
 request="{\"force\":false,\"kind\":\"$kind\",\"origin\":\"script\",\"user\":$(json "$(id -un 2>/dev/null)"),\"wanted\":$(json "$tag")}"

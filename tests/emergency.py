@@ -19,8 +19,8 @@ MORE = ("busybox", "du", "mktemp", "true")
 def toolbox(place: Path, *more: str, without: tuple[str, ...] = ()) -> Path:
     """A directory for a PATH with what a small system has and these programs, and no other."""
     shells.tools(place, without)
-    for name in {*MORE, *more} - {*shells.TOOLS}:
-        if found := shutil.which(name):
+    for name in (*MORE, *more):
+        if (found := shutil.which(name)) and not (place / name).is_symlink():
             (place / name).symlink_to(found)
     return place
 

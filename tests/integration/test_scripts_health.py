@@ -5,22 +5,24 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import sqlite3
 import stat
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from examples.release_server import Release, ReleaseServer
-from tests.emergency import SCRIPTS, SHELLS, run, toolbox
+from tests.emergency import SCRIPTS, SHELLS, call, run, toolbox
 from tests.site import REPOSITORY, Site, eventually
 
 HEALTH, READY = "health_check_enhanced.sh", "test_update_system.sh"
@@ -533,6 +535,7 @@ NAMES = ["password", "api_key", "SECRET_TOKEN", "wallet.mnemonic", "private-key"
 
 
 @settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(secrets=[("password", "0001 #")])
 @given(secrets=st.lists(st.tuples(st.sampled_from(NAMES), WORD), min_size=8, max_size=24))
 def test_no_planted_secret_is_left(tools: Path, tmp_path: Path, secrets: list[tuple[str, str]]) -> None:
     """In every form in which settings and logs hold one."""
@@ -621,3 +624,50 @@ def test_a_way_back_that_would_not_work_is_told(site: Site, tools: Path) -> None
             "cannot be unpacked with the tools here: data.tar.zst"
             in look(tools, site.root, READY).of("backup", "failed")[0]["summary"]
         )
+
+
+# ---------------------------------------------------------------- probes
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_shell_judges_probes_as_updater_does(server: ReleaseServer, tmp_path: Path, shell: str) -> None:
+    tools = toolbox(tmp_path / "bin", without=("timeout",))
+    (tools / "nc").write_text("#!/bin/sh\necho 'Usage: nc [-l] [IPADDR PORT]' >&2\nexit 1\n")  # without -z
+    (tools / "nc").chmod(0o755)
+    (tmp_path / "releases" / "v1").mkdir(parents=True)
+    (tmp_path / ".updater" / "run").mkdir(parents=True)
+    (tmp_path / "shared").mkdir()
+    pid_file = tmp_path / ".updater" / "run" / "web.pid"
+    pid_file.write_text("")
+    url = f"{server.api_url}/repos/{REPOSITORY}/releases"
+    for name, age in (("fresh", 0), ("stale", 60), ("before", 5)):
+        (tmp_path / "shared" / name).write_text("")
+        at = time.time() - age
+        os.utime(tmp_path / "shared" / name, (at, at))
+    at = time.time() - (3 if shell == "dash" else 90)
+    os.utime(pid_file, (at, at))
+    asked = {
+        f"http 2 {url}": 0,
+        f"http 2 {url} 404": 1,
+        f"http 2 {url} 2xx '[]'": 0,
+        f"http 2 {url} 2xx 'all is well'": 1,
+        f"http 2 {url.replace('//', '//me:hunter22@')}?key=hunter22 500": 1,
+        f"tcp 2 127.0.0.1 {server.api_url.rpartition(':')[2].partition('/')[0]}": 0,
+        "tcp 2 127.0.0.1 1": 1,
+        "file 2 shared/fresh 10": 0,
+        "file 2 shared/stale 10": 1,
+        "file 2 shared/before 10": 1 if shell == "dash" else 0,
+        "command 1 sleep 60": 1,
+    }
+    lines = "\n".join(
+        f'why=; probe v1 {shlex.quote(words)}; say $? {shlex.quote(words)} "$why"' for words in asked
+    )
+    began = time.monotonic()
+    told = call(tools, tmp_path, f"name=web\n{lines}", shell=shell)
+    assert time.monotonic() - began < 20, "a command that hangs is not ended"
+    found = told.out.splitlines()
+    assert [it[:2].strip() for it in found] == [str(it) for it in asked.values()], told.text
+    assert "answers 200 without what it must hold" in told.out
+    assert all(it.count("hunter22") == 2 for it in found if "hunter22" in it), (
+        "its reason gives a password away"
+    )

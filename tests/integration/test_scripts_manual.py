@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -102,6 +104,96 @@ def archive(place: Path, files: dict[str, str], *members: tarfile.TarInfo, top: 
         for member in members:
             made.addfile(member)
     return place
+
+
+def test_a_name_that_is_an_option_of_tar_runs_nothing(empty: Site, tools: Path) -> None:
+    ran = empty.place / "ran"
+    words = "--use-compress-program=sh -c 'touch ran' ./VERSION"
+    made = archive(empty.place / "app.tar.gz", {words: "1\n", "z": "z" * 50_000}, top="")
+    done = subprocess.run(
+        command(RUN, str(made), "--dry-run", "--root", str(empty.root)), env={"PATH": str(tools)}, cwd=empty.place,
+        capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert done.returncode == 0 and not ran.exists(), done
+
+
+def test_the_newest_is_that_of_the_highest_version(empty: Site, tools: Path) -> None:
+    """As for updater: a correction of an old line that is published later is no update."""
+    for tag in ("v1.9.0", "v1.10.0", "v2.0.0-rc.1", "nightly", "v1.9.1"):
+        empty.publish(tag, prerelease=False)
+    empty.publish("v3.0.0", draft=True)
+    empty.publish("v2.0.0", prerelease=True)
+    assert "v1.10.0, from" in update(tools, empty, "--dry-run").out
+    empty.configure(source=f'{empty_source(empty)}\nchannel = "prerelease"')
+    done = update(tools, empty, "--dry-run")
+    assert "v2.0.0, from" in done.out, done.text
+    told = call(
+        tools, empty.root,
+        f'. "{SCRIPTS}/lib_release.sh"; work=$root token=; api "file://$root/updater.toml" "$root/taken"; say $?',
+    )  # fmt: skip
+    assert told.out == "1\n" and not (empty.root / "taken").exists(), told.text
+
+
+def empty_source(site: Site) -> str:
+    return f'repository = "example/app"\napi_url = "{site.server.api_url}"'
+
+
+def test_what_is_started_is_what_is_configured_now(site: Site, tools: Path) -> None:
+    """A release that was in service before has launchers and a configuration of that time."""
+    site.deployed("v1", "v2")
+    assert site.updater("rollback").code == 0
+    wait = 'command = ["python", "-c", "import time; time.sleep(600)"]'
+    old = site.layout.config.read_text()
+    text = old.replace(
+        "[shared]",
+        f'[processes]\nextra = {{ {wait[:7]} = {wait[10:]}, env = {{ NOTE = "a\\nversion=b" }} }}\n[shared]\n"lögs" = "lögs"',
+    )
+    site.layout.config.write_text(text)
+    done = site.updater("restart")
+    assert done.code == 0, done.text
+    done = update(tools, site, "v2")
+    assert done.code == 0, done.text
+    seen = {(it["name"], it["state"], it["release"]) for it in site.status()["processes"]}
+    assert seen == {("web", "running", "v2"), ("extra", "running", "v2")}
+    [extra] = site.running("time.sleep(600)")
+    assert extra.environ()["NOTE"] == "a\nversion=b"
+    # what could not be started is not stopped
+    aside = site.place / "aside"
+    (site.layout.launchers / "v2" / "web").rename(aside)
+    done = update(tools, site, "v1")
+    assert done.code == 3 and "how to start web again" in done.err, done.text
+    aside.rename(site.layout.launchers / "v2" / "web")
+    assert update(tools, site, "--root=").code == 2
+    site.layout.config.write_text(f'migrate = {{ command = ["true"] }}\n{text}')
+    assert "--skip-migrate" in update(tools, site, "v1").err
+    site.layout.config.write_text(text)
+    done = run(tools, "emergency_rollback.sh", "--yes", "--root", str(site.root))
+    assert done.code == 0, done.text
+    seen = {(it["name"], it["state"], it["release"]) for it in site.status()["processes"]}
+    assert seen == {("web", "running", "v1"), ("extra", "running", "v1")}
+
+
+def test_it_goes_back_although_who_reads_it_is_gone(site: Site, tools: Path) -> None:
+    """`… | tee log`, and Ctrl-C, which ends both."""
+    site.configure(watch=60)
+    site.publish("v1")
+    site.publish("v2")
+    (site.layout.config).write_text(site.layout.config.read_text().replace("watch = 60", "watch = 0"))
+    assert site.updater("deploy", "v1").code == 0
+    site.configure()
+    with subprocess.Popen(
+        command(RUN, "v2", "--yes", "--root", str(site.root)), env={"PATH": str(tools)}, stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL, start_new_session=True, text=True,
+    ) as running:  # fmt: skip
+        assert running.stdout is not None
+        for line in running.stdout:
+            if line.startswith("16 watch"):
+                break
+        running.stdout.close()
+        os.killpg(running.pid, signal.SIGINT)
+        assert running.wait(60) == 130
+    site.runs("v1")
+    site.is_clean()
 
 
 def member(name: str, kind: bytes, link: str = "") -> tarfile.TarInfo:
