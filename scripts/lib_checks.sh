@@ -24,17 +24,6 @@ each() {
     done
 }
 
-if timeout 5 true >/dev/null 2>&1; then limiter=timeout; elif has perl; then limiter=perl; else limiter=; fi
-
-# limited SECONDS COMMAND...: a program under a time limit, where there is a tool for one
-limited() {
-    case $limiter in
-        timeout) timeout "$@" ;;
-        perl) perl -e 'alarm shift; exec { $ARGV[0] } @ARGV; exit 127' "$@" ;;
-        *) shift; "$@" ;;
-    esac
-}
-
 printable() { printf '%s' "$*" | tr '\n\r\t' '   ' | tr -d '\000-\037\177'; }
 
 # ---------------------------------------------------------------- moments
