@@ -53,7 +53,8 @@ for one in $leads; do
     kill -0 "${one%%:*}" 2>/dev/null || fail 3 "pid ${one%%:*} belongs to another user, and you may not end it" 'Nothing was stopped.' 'run this as the user that started the application, or with sudo'
 done
 ask 'Kill them now?'
-trap : HUP PIPE   # the terminal may be one of theirs
+trap '' HUP   # the terminal may be one of theirs
+trap : PIPE
 
 # Noted before anything is killed: a deployment at work must not start behind your back what you kill. A disk that cannot be
 # written does not stop this.

@@ -214,6 +214,7 @@ free_ballast() { rm -f "$own/ballast" 2>/dev/null || :; }   # room for the recor
 
 # outside: from here on this subshell is as the one who started the script has it: for what belongs to the application
 outside() {
+    trap - HUP PIPE
     umask "$outer_mask"
     unset LC_ALL TMPDIR TMPPREFIX || :
     if [ -n "$outer_locale" ]; then LC_ALL=${outer_locale#=}; export LC_ALL; fi
@@ -341,7 +342,8 @@ is_lent() {   # does the script that called this one hold the lock for it?
 take_lock() {
     trap : PIPE   # who reads what is told (`| tee`) may be gone: the way back must not end with him
     if is_lent; then
-        trap : HUP PIPE
+        trap '' HUP
+        trap : PIPE
         trap interrupted INT TERM
         mkdir -p "$own/run" "$own/marks" "$own/journal/closed" "$logs" 2>/dev/null || :
         return 0
@@ -370,9 +372,10 @@ take_lock() {
         printf 'operation=%s\nsince=%s\nroot=%s\n' "$1" "$(moment)" "$(root_mark)"
     } 2>/dev/null >"$beside"; then mv -f "$beside" "$own/lock.owner"; else rm -f "$beside"; fi
     trap 'release_lock' EXIT
-    # A terminal that goes away, or the application whose terminal it was, ends nothing half-way. Not ignored: what is started from
-    # here on would ignore them as well.
-    trap : HUP PIPE
+    # A terminal that goes away, or the application whose terminal it was, ends nothing half-way, nor the tools at
+    # work just then; outside() takes that off again.
+    trap '' HUP
+    trap : PIPE
     trap interrupted INT TERM
     mkdir -p "$own/run" "$own/marks" "$own/journal/closed" "$logs" 2>/dev/null || :
 }

@@ -330,7 +330,9 @@ def test_a_resume_hook_that_hangs_bars_no_way_back(root: Path, tmp_path: Path) -
 # ---------------------------------------------------------------- what surrounds them
 
 TELLS = """#!/bin/sh
-{ umask; echo "${LC_ALL-none} ${TMPDIR-none} ${TMPPREFIX-none}"; } >"$TOLD.part" && mv "$TOLD.part" "$TOLD"
+{ umask; echo "${LC_ALL-none} ${TMPDIR-none} ${TMPPREFIX-none}"; } >"$TOLD.part"
+sed -n 's/^SigIgn:[^0-9a-f]*//p' /proc/self/status >"$TOLD.ignored"
+mv "$TOLD.part" "$TOLD"
 """
 
 
@@ -348,7 +350,7 @@ def test_what_a_script_starts_has_the_environment_of_who_started_it(
     """Not the scripts' own locale, mask of modes and place for temporary files."""
     launcher, told = tmp_path / "launcher", tmp_path / "told"
     launcher.write_text(TELLS)
-    text = f'. "{SCRIPTS}/lib.sh"; root=$1 own=$1/.updater; room_for_shell; detach /bin/sh "$2"'
+    text = f'. "{SCRIPTS}/lib.sh"; root=$1 own=$1/.updater; room_for_shell; trap "" HUP; detach /bin/sh "$2"'
     subprocess.run(
         ["sh", "-c", text, "sh", root, launcher],
         env={"PATH": str(toolbox(tmp_path / "bin", without=tuple(without.split()))), "TOLD": str(told), **env},
@@ -356,6 +358,8 @@ def test_what_a_script_starts_has_the_environment_of_who_started_it(
     )  # fmt: skip
     eventually(told.exists, "it was started")
     assert told.read_text() == wanted
+    if without != "perl setsid" and sys.platform == "linux":
+        assert int((tmp_path / "told.ignored").read_text(), 16) & 1 == 0, "it hears a SIGHUP"
 
 
 def test_variables_of_the_same_names_do_not_count(root: Path, tmp_path: Path) -> None:
@@ -450,12 +454,13 @@ def test_a_terminal_that_goes_away_ends_nothing_half_way(site: Site, tmp_path: P
     site.runs("v1.1.0")
     running = subprocess.Popen(
         ["sh", str(site.layout.scripts / "emergency_rollback.sh"), "--yes"], env={"PATH": str(path)}, cwd="/",
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
     assert running.stdout is not None
     while "Stopping the application" not in running.stdout.readline():
         assert running.poll() is None
-    running.send_signal(signal.SIGHUP)
+    for _ in range(5):  # everybody in its group gets it, the tools that it runs as well
+        os.killpg(running.pid, signal.SIGHUP)
     running.stdout.close()
     assert running.wait(60) == 0
     site.runs("v1.0.0")
