@@ -183,13 +183,29 @@ utf8() { if has iconv; then iconv -c -f UTF-8 -t UTF-8; else tr '\200-\377' '?';
 json_path() {
     case $1 in *[!A-Za-z0-9_./@%+=:,\ -]*) ;; *) printf '"%s"' "$1"; return ;; esac
     printf '%s' "$1" | od -An -v -tu1 | awk '
-        BEGIN { printf "\"" }
-        { for (i = 1; i <= NF; i++)
-            if ($i == 34 || $i == 92) printf "\\%c", $i
-            else if ($i < 32 || $i == 127) printf "\\u%04x", $i
-            else if ($i > 127) printf "\\udc%02x", $i
-            else printf "%c", $i }
-        END { printf "\"" }'
+        { for (i = 1; i <= NF; i++) byte[n++] = $i }
+        function character(at,   long, value, k) {   # of UTF-8, as \u with its number; a byte that is none as Python has it
+            long = byte[at] < 194 ? 0 : byte[at] < 224 ? 1 : byte[at] < 240 ? 2 : byte[at] < 245 ? 3 : 0
+            value = byte[at] - (long == 1 ? 192 : long == 2 ? 224 : 240)
+            for (k = 1; k <= long; k++) {
+                if (at + k >= n || byte[at + k] < 128 || byte[at + k] > 191) long = 0
+                else value = value * 64 + byte[at + k] - 128
+            }
+            if (long == 2 && (value < 2048 || (value > 55295 && value < 57344)) || long == 3 && (value < 65536 || value > 1114111)) long = 0
+            if (!long) printf "\\udc%02x", byte[at]
+            else if (value > 65535) printf "\\u%04x\\u%04x", 55296 + int((value - 65536) / 1024), 56320 + value % 1024
+            else printf "\\u%04x", value
+            return long
+        }
+        END {
+            printf "\""
+            for (i = 0; i < n; i++) {
+                if (byte[i] == 34 || byte[i] == 92) printf "\\%c", byte[i]
+                else if (byte[i] < 32 || byte[i] == 127) printf "\\u%04x", byte[i]
+                else if (byte[i] > 127) i += character(i)
+                else printf "%c", byte[i]
+            }
+            printf "\"" }'
 }
 
 word_path() {
@@ -1019,6 +1035,17 @@ swap_load() {
 # swap_lines KIND [r]: the lines of a kind without it, shallowest first, or deepest first
 swap_lines() { printf '%s\n' "$s_steps" | sed -n "s/^$1 //p" | sort "-n${2-}"; }
 
+# text_of WORD: sets $text to what printf %b makes of it; by the shell alone where it is plain: there may be thousands
+text_of() {
+    case $1 in *\\*) text=$(printf '%bx' "$1") text=${text%x} ;; *) text=$1 ;; esac
+}
+
+is_temporary() {   # a name of our own making and no other: an application may have names with that prefix too
+    case $1 in .tmp-*-*[0-9]-[0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f]) return 0 ;; esac
+    case $1 in .tmp-*-[0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9]T[0-9][0-9][0-9][0-9][0-9][0-9]-[0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f]) return 0 ;; esac
+    return 1
+}
+
 aside_of() { if [ "$1" = . ]; then printf '%s' "$root/shared/.updater-$s_id"; else printf '%s' "$root/shared/$1/.updater-$s_id"; fi; }
 
 # each_aside COMMAND: for every directory in which old and new of the loaded move lie
@@ -1036,6 +1063,8 @@ $(swap_lines S | grep '^[0-9]* [0-9]* [01] [01] [^[:space:]]*/[^[:space:]]*[[:sp
 LINES
 }
 
+line_break='
+'
 # keep_place DIRECTORY: what has been moved is kept beside it, with a list of what lay where. What holds nothing goes
 keep_place() {
     found=0
@@ -1046,10 +1075,16 @@ keep_place() {
         remove_tree "$1"
         return
     fi
-    swap_lines S | while read -r depth number before after word path; do
-        word=$(printf '%bx' "$word") path=$(printf '%bx' "$path")
-        if [ "$(aside_of "${word%x}")" = "$1" ]; then printf '%s  %s\n' "$number" "${path%x}"; fi
-    done 2>/dev/null >"$1/PATHS" || :   # a full disk must not cost what is to be kept
+    swap_lines S | {
+        asided=/
+        while read -r depth number before after word path; do
+            [ "$word" = "$asided" ] || { text_of "$word"; aside=$(aside_of "$text") asided=$word; }
+            [ "$aside" = "$1" ] || continue
+            text_of "$path"
+            case $text in *"$line_break"*) text=$(printf '%s' "$text" | awk 'NR > 1 { printf "\\n" } { printf "%s", $0 }') ;; esac
+            printf '%s  %s\n' "$number" "$text"
+        done
+    } 2>/dev/null >"$1/PATHS" || :   # a full disk must not cost what is to be kept
     chmod 600 "$1/PATHS" 2>/dev/null || :
     number=1 kept=${1%/*}/.updater-kept-$s_id
     while exists "$kept"; do number=$((number + 1)) kept=${1%/*}/.updater-kept-$s_id-$number; done
@@ -1065,6 +1100,7 @@ swap_kept() {   # where things of the loaded move are kept
 # swap_back: everything that was moved goes back, as far as it had come. Doing it twice is harmless
 swap_back() {
     stuck=0
+    asided=/
     while read -r depth mode was path; do   # who is not root can rename only in what is open
         path=$(printf '%bx' "${path-}") path=${path%x}
         if is_folder "$path"; then chmod u+rwx "$root/shared/$path" 2>/dev/null || :; fi
@@ -1073,9 +1109,10 @@ $(swap_lines F)
 LINES
     while read -r depth number before after word path; do
         [ "${after-}" = 1 ] || continue
-        word=$(printf '%bx' "$word") word=${word%x} path=$(printf '%bx' "$path") path=${path%x}
+        text_of "$word" && word=$text
+        text_of "$path" && path=$text
         reachable "$path" || continue   # a link that is still there was not moved, so nothing was put behind it
-        aside=$(aside_of "$word")
+        [ "$word" = "$asided" ] || aside=$(aside_of "$word") asided=$word
         if [ -d "$aside/new" ] && ! exists "$aside/new/$number" && { [ "$before" = 0 ] || exists "$aside/old/$number"; } &&
             exists "$root/shared/$path"; then
             mv -f "$root/shared/$path" "$aside/new/$number" || stuck=1
@@ -1092,8 +1129,10 @@ $(swap_lines F r)
 LINES
     while read -r depth number before after word path; do
         [ "${before-}" = 1 ] || continue
-        word=$(printf '%bx' "$word") word=${word%x} path=$(printf '%bx' "$path") path=${path%x}
-        old=$(aside_of "$word")/old/$number spot=$root/shared/$path
+        text_of "$word" && word=$text
+        text_of "$path" && path=$text
+        [ "$word" = "$asided" ] || aside=$(aside_of "$word") asided=$word
+        old=$aside/old/$number spot=$root/shared/$path
         exists "$old" || continue
         if ! reachable "$path"; then
             problem "shared/$(oneline "$path") lies behind a symlink; it is left alone: what belongs there is $old"

@@ -152,13 +152,16 @@ unpack() {   # unpack PART DIR: a part (config, data, logs, dumps) into a direct
     for gone in "$2"/.updater-delta/removed/*; do
         [ -f "$gone" ] || continue
         path=$(cat "$gone"; printf x)
-        rm -rf "$2/${path%x}"
+        path=${path%x}
+        if [ -e "$2/$path" ] || [ -L "$2/$path" ]; then within "$2" "$path" || return 1; fi
+        rm -rf "$2/$path"
     done
     zstd -dcq "$1.delta.tar.zst" | tar xpf - -C "$2" || return 1
     for change in "$2"/.updater-delta/blocks/*; do
         [ -d "$change" ] || continue
         path=$(cat "$change/path"; printf x)
         file=$2/${path%x}
+        within "$2" "${path%x}" && [ ! -L "$file" ] || return 1
         locked=
         [ -w "$file" ] || { locked=1; chmod u+w "$file" || return 1; }
         at=0
@@ -173,4 +176,11 @@ unpack() {   # unpack PART DIR: a part (config, data, logs, dumps) into a direct
         [ -z "$locked" ] || chmod u-w "$file"
     done
     rm -rf "$2/.updater-delta"
+}
+
+within() {   # within DIR PATH: does it stay in the directory, and go by no link out of it?
+    top=$(cd -- "$1" && pwd -P) && above=$(cd -- "$(dirname -- "$1/$2")" && pwd -P) || return 1
+    case /$2/ in //* | */../*) ;; *) case $above/ in "$top"/*) return 0 ;; esac ;; esac
+    echo "a path that leads out of the backup: $2" >&2
+    return 1
 }

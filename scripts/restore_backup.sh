@@ -43,8 +43,8 @@ while [ $# -gt 0 ]; do
     esac
     case $1 in
         --list | --check) ;;
-        --only) parts="$parts $2"; shift ;;
-        --only=*) parts="$parts ${1#--only=}" ;;
+        --only) [ -n "$2" ] || usage_error '--only is empty'; parts="$parts $2"; shift ;;
+        --only=*) [ -n "${1#--only=}" ] || usage_error '--only is empty'; parts="$parts ${1#--only=}" ;;
         --to) action=look into=$2; shift ;;
         --to=*) action=look into=${1#--to=} ;;
         --no-start) start=0 ;;
@@ -61,6 +61,7 @@ for part in $parts; do
         *) usage_error "there is no part $part: config, data or logs" ;;
     esac
 done
+[ "$action" != look ] || [ -n "$into" ] || usage_error '--to is empty'   # an unset variable: whoever wants a look puts nothing back
 find_root "$0"
 backups=$root/shared/backups
 
@@ -274,8 +275,8 @@ tops() {   # what lies directly below shared/, or in the directory $1, that back
     for place in "$1"/* "$1"/.[!.]* "$1"/..?*; do
         name=${place##*/}
         exists "$place" || continue
-        case $name in backups | .updater-*) continue ;; .tmp-*-*-*) continue ;; esac
-        "$2" "$name"
+        case $name in backups | .updater-*) continue ;; esac
+        is_temporary "$name" || "$2" "$name"
     done
 }
 
@@ -299,6 +300,7 @@ swap_record() {
 
 sound_databases() {
     while IFS= read -r path; do
+        is_below "$path" || continue
         for part in $chosen; do
             place=$(tree_of "$part")/$path
             [ -f "$place" ] || continue
@@ -364,16 +366,19 @@ excluded_below() {   # something that stays, in that directory?
     done)" ]
 }
 
-# one_step PATH: what stands at the path goes, what lies at $tree/PATH comes
+# one_step PATH: what stands at the path goes, what lies at $tree/PATH comes. There may be thousands, and the application is down: no
+# programs where the shell will do
 one_step() {
-    number=$((number + 1)) gone=false comes=false depth=$(printf '%s' "$1" | tr -dc / | wc -c | tr -d ' ')
-    ! exists "$root/shared/$1" || gone=true
+    number=$((number + 1)) gone=false comes=false before=0 after=0 depth=0 rest=$1
+    while [ "$rest" != "${rest#*/}" ]; do depth=$((depth + 1)) rest=${rest#*/}; done
+    case $1 in *[!A-Za-z0-9_./@%+=:,-]*) as_json=$(json_path "$1") as_word=$(word_path "$1") ;; *) as_json="\"$1\"" as_word=$1 ;; esac
+    if exists "$root/shared/$1"; then gone=true before=1; fi
     if exists "$tree/$1"; then
-        comes=true
+        comes=true after=1
         mv "$tree/$1" "$aside/new/$number" || return 1
     fi
-    printf '%s{"path":%s,"holder":%s,"number":%s,"before":%s,"after":%s}' "$comma" "$(json_path "$1")" "$holder_json" "$number" $gone $comes >>"$work/steps.json" &&
-        printf 'S %s %s %s %s %s\t%s\n' "$depth" "$number" "$([ $gone = true ] && echo 1 || echo 0)" "$([ $comes = true ] && echo 1 || echo 0)" "$holder_word" "$(word_path "$1")" >>"$work/steps" || return 1
+    printf '%s{"path":%s,"holder":%s,"number":%s,"before":%s,"after":%s}' "$comma" "$as_json" "$holder_json" "$number" $gone $comes >>"$work/steps.json" &&
+        printf 'S %s %s %s %s %s\t%s\n' "$depth" "$number" $before $after "$holder_word" "$as_word" >>"$work/steps" || return 1
     comma=,
     if [ $gone = true ] && [ -d "$root/shared/$1" ] && [ ! -L "$root/shared/$1" ]; then
         same_disk "$root/shared/$1" "$(dirname -- "$root/shared/$1")" || { problem "shared/$1 is a filesystem of its own: it cannot be moved away"; return 1; }
@@ -423,7 +428,8 @@ inside() {
     open_folder "$1" && printf '%s %s\n' "$(mode_of "$root/shared/$1")" "$(word_path "$1")" >>"$work/opened" || return 1
     for place in "$root/shared/$1"/* "$root/shared/$1"/.[!.]* "$root/shared/$1"/..?*; do
         exists "$place" || continue
-        case ${place##*/} in .updater-* | .tmp-*-*-*) continue ;; esac
+        case ${place##*/} in .updater-*) continue ;; esac
+        ! is_temporary "${place##*/}" || continue
         entry "$1/${place##*/}" || return 1
     done
     for place in "$tree/$1"/* "$tree/$1"/.[!.]* "$tree/$1"/..?*; do
@@ -458,7 +464,8 @@ plan() {
                 for place in "$root/shared"/* "$root/shared"/.[!.]* "$root/shared"/..?* "$tree"/* "$tree"/.[!.]* "$tree"/..?*; do
                     name=${place##*/}
                     exists "$place" || continue
-                    case $name in config | logs | backups | .updater-* | .tmp-*-*-*) continue ;; esac
+                    case $name in config | logs | backups | .updater-*) continue ;; esac
+                    ! is_temporary "$name" || continue
                     # what is there comes first, and takes along what the backup has of it
                     case $place in "$tree"/*) if exists "$root/shared/$name"; then continue; fi ;; esac
                     top "$name" || return 1
@@ -468,8 +475,10 @@ plan() {
     done
 }
 
+# shellcheck disable=SC2031
 forward() {
     swap_load "$own/swap.json" || return 1
+    asided=/
     while read -r depth mode was path; do
         [ -n "${path-}" ] || continue
         path=$(printf '%bx' "$path") path=${path%x}
@@ -479,16 +488,18 @@ $(swap_lines F)
 LINES
     while read -r depth number before after word path; do
         [ "${before-}" = 1 ] || continue
-        word=$(printf '%bx' "$word") word=${word%x} path=$(printf '%bx' "$path") path=${path%x}
-        mv -f "$root/shared/$path" "$(aside_of "$word")/old/$number" || return 1
+        [ "$word" = "$asided" ] || { text_of "$word"; aside=$(aside_of "$text") asided=$word; }
+        text_of "$path"
+        mv -f "$root/shared/$text" "$aside/old/$number" || return 1
     done <<LINES
 $(swap_lines S r)
 LINES
     while read -r depth number before after word path; do
         [ "${after-}" = 1 ] || continue
-        word=$(printf '%bx' "$word") word=${word%x} path=$(printf '%bx' "$path") path=${path%x}
-        if exists "$root/shared/$path"; then problem "shared/$path came into being meanwhile; something still writes there"; return 1; fi
-        mv -f "$(aside_of "$word")/new/$number" "$root/shared/$path" || return 1
+        [ "$word" = "$asided" ] || { text_of "$word"; aside=$(aside_of "$text") asided=$word; }
+        text_of "$path"
+        if exists "$root/shared/$text"; then problem "shared/$text came into being meanwhile; something still writes there"; return 1; fi
+        mv -f "$aside/new/$number" "$root/shared/$text" || return 1
     done <<LINES
 $(swap_lines S)
 LINES
@@ -571,8 +582,11 @@ say "$green$id is back: $chosen.$plain"
 if [ -n "$kept" ]; then
     say 'What lay there before is kept, and nothing removes it but you:'
     printf '%s\n' "$kept" | sed 's/^/    /'
+    # what SQLite keeps beside a database goes with it: taken for the other one's, it would destroy that
     say 'To put it back: stop the application, then in each of these directories (PATHS tells which number was which path):'
-    say "    s=$(quoted "$root/shared"); while read -r n p; do [ ! -e \"old/\$n\" ] || { mv \"\$s/\$p\" \"\$s/\$p.restored\"; mv \"old/\$n\" \"\$s/\$p\"; }; done <PATHS"
+    say "    s=$(quoted "$root/shared") r=restored-\$(date +%s); is() { [ -e \"\$1\" ] || [ -L \"\$1\" ]; }
+    while IFS= read -r l; do p=\${l#*  }; for x in '' -wal -shm -journal; do if is \"\$s/\$p\$x\"; then mv \"\$s/\$p\$x\" \"\$s/\$p\$x.\$r\"; fi; done; done <PATHS
+    while IFS= read -r l; do if is \"old/\${l%%  *}\"; then mv \"old/\${l%%  *}\" \"\$s/\${l#*  }\"; fi; done <PATHS; mv PATHS PATHS.done"
 fi
 [ -n "$given" ] || [ -z "$dumps" ] || {
     warn "not put back: dumps of $(oneline "$dumps"). Next: updater backup restore $id --only dumps"

@@ -172,7 +172,18 @@ def plain_root(tmp_path: Path) -> tuple[Layout, Backup, dict[str, Any]]:
     (layout.shared / "config" / "app.toml").write_text("first")
     (data / "deep").mkdir()
     (data / "closed").mkdir()
-    for name in ("note", "sp ace", "new\nline", ".hidden", "deep/er", "closed/in", "ü*\\", "gone"):
+    for name in (
+        "note",
+        "sp ace",
+        " spaces ",
+        ".tmp-a-b-c",
+        "new\nline",
+        ".hidden",
+        "deep/er",
+        "closed/in",
+        "ü*\\",
+        "gone",
+    ):
         (data / name).write_text("first")
     (data / "link").symlink_to("nowhere")
     (layout.shared / "uploads").mkdir()
@@ -181,7 +192,7 @@ def plain_root(tmp_path: Path) -> tuple[Layout, Backup, dict[str, Any]]:
     made = backup(layout)
     wanted = state(layout)
     (layout.shared / "config" / "app.toml").write_text("second")
-    for name in ("note", "deep/er", "later", "-dash"):
+    for name in ("note", " spaces ", ".tmp-a-b-c", "deep/er", "later", "-dash"):
         (data / name).write_text("second")
     (data / "gone").unlink()
     shutil.rmtree(layout.shared / "uploads")
@@ -206,16 +217,24 @@ def test_in_every_shell(plain_root: tuple[Layout, Backup, dict[str, Any]], tools
     )
     shutil.move(kept, layout.root / "kept")
     assert state(layout) == wanted
-    # and back, by hand, as PATHS tells
-    for line in (layout.root / "kept" / "PATHS").read_text().splitlines():
-        number, _, path = line.partition("  ")
-        old, place = layout.root / "kept" / "old" / number, layout.shared / path
-        if path and path != "data/new":  # a name with a line break is no line
-            if os.path.lexists(place):
-                durable.remove_tree(place)
-            if os.path.lexists(old):
-                old.rename(place)
-    left = {path: it for path, it in state(layout).items() if "\n" not in path}
+    # and back, by what it says to type; what SQLite has meanwhile left beside a file is none of the other one's
+    shutil.move(layout.root / "kept", kept)
+    (layout.shared / "data" / "note-wal").write_text("of the restored one")
+    lines = done.out.splitlines()
+    first = next(number for number, it in enumerate(lines) if it.startswith("    s="))
+    typed = "\n".join(lines[first : first + 3])
+    found = shutil.which(shell.split()[0])
+    assert found is not None
+    by_hand = subprocess.run(
+        [found, *shell.split()[1:], "-c", typed], cwd=kept, env={"PATH": str(tools)}, capture_output=True, text=True, check=True
+    )  # fmt: skip
+    assert by_hand.stderr == ""
+    shutil.move(kept, layout.root / "kept")
+    left = {
+        path: it
+        for path, it in state(layout).items()
+        if "\n" not in path and "new\\nline" not in path and ".restored-" not in path
+    }
     assert left == {path: it for path, it in before.items() if "\n" not in path}
 
 
@@ -350,6 +369,53 @@ def test_of_another_root_excluded_and_asked_for_in_part(
     ).read_text() == "stays"
     assert (elsewhere / "note").read_text() == (elsewhere / "deep" / "er").read_text() == "first"
     assert (layout.own / "id").read_text().strip() == made.manifest.root["id"]
+
+
+def test_nothing_is_put_back_by_whoever_wanted_a_look(
+    plain_root: tuple[Layout, Backup, dict[str, Any]], tools: Path
+) -> None:
+    layout, made, _ = plain_root
+    before = state(layout)
+    for words in (("--to", ""), ("--to=",), ("--only", ""), ("--only=",)):
+        assert restore(tools, layout, made.id, *words).code == 2
+    assert state(layout) == before
+
+
+@pytest.mark.parametrize("entry", ["removed", "blocks"])
+@pytest.mark.parametrize("path", ["../victim", "link/victim", "/{}/victim", "there"])
+def test_a_backup_that_lies_changes_nothing_elsewhere(
+    tmp_path: Path, tools: Path, entry: str, path: str
+) -> None:
+    victim, tree, made = tmp_path / "victim", tmp_path / "tree", tmp_path / "backup"
+    victim.write_text("ours")
+    tree.mkdir()
+    made.mkdir()
+    base, delta = tmp_path / "base", tmp_path / "delta"
+    base.mkdir()
+    (base / "link").symlink_to("..")
+    if entry == "blocks":
+        (base / "there").symlink_to("../victim")
+    changed = delta / ".updater-delta" / entry
+    changed.mkdir(parents=True)
+    if entry == "removed":
+        (changed / "1").write_text(path.format(tmp_path))
+    else:
+        (changed / "1").mkdir()
+        for name, content in {
+            "path": path.format(tmp_path),
+            "size": "4",
+            "ranges": "0 1\n",
+            "data": "evil",
+        }.items():
+            (changed / "1" / name).write_text(content)
+    for name, place in (("data", base), ("data.delta", delta)):
+        subprocess.run(["tar", "cf", made / f"{name}.tar", "-C", place, *os.listdir(place)], check=True)
+        subprocess.run(["zstd", "-q", "--rm", made / f"{name}.tar"], check=True)
+    done = call(
+        tools, tmp_path, f'. "{SCRIPTS}/lib_backup.sh"; cd "$root/backup"; unpack data "$root/tree"; say $?'
+    )
+    assert victim.read_text() == "ours", done.text
+    assert done.out == ("0\n" if entry == "removed" and path in ("there", "/{}/victim") else "1\n"), done.text
 
 
 def test_its_unpack_is_the_one_that_is_documented() -> None:
