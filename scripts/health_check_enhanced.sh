@@ -432,6 +432,7 @@ look_history() {
     # one record on each line; people may have laid it out anew, which is no damage
     odd=$(sed '/^[[:space:]]*[][]*[[:space:]]*$/d; /^[[:space:]]*\[\{0,1\}{.*}\]\{0,1\},\{0,1\}[[:space:]]*$/d' "$file" | grep -c '')
     last=$(grep '^[[:space:]]*\[\{0,1\}{.*"outcome"' "$file" | tail -n 1)
+    if [ -z "$last" ] && [ "$odd" = 0 ]; then check note history 'no deployment is on record'; return; fi
     if [ -z "$last" ]; then
         check warning history "update_history.json cannot be read line by line ($odd lines)" 'updater history tells whether it is damaged; the next deployment puts a damaged one aside'
         return

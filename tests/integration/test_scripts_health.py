@@ -88,6 +88,16 @@ def test_what_is_well_is_called_so_in_every_shell(site: Site, tools: Path, shell
     assert {it["name"] for it in ready.wrong} <= {"python"}, "there is no Python on this PATH"
 
 
+def test_a_root_in_which_nothing_was_done_yet_is_healthy(
+    server: ReleaseServer, tmp_path: Path, tools: Path
+) -> None:
+    empty = Site(tmp_path, server, [])
+    found = look(tools, empty.root)
+    assert found.code == 0 and {it["name"] for it in found.wrong} == {"current", "backup"}, found.wrong
+    (empty.layout.scripts / "lib_release.sh").unlink()
+    assert "lib_release.sh is not there" in look(tools, empty.root).of("scripts", "warning")[0]["summary"]
+
+
 def test_it_is_said_to_people_as_well(site: Site, tools: Path) -> None:
     with aside(site.layout.history):
         site.layout.history.write_text("[\n{tor\n")
