@@ -624,10 +624,14 @@ build() {
     venv=$dest/.venv
     remove_tree "$venv"
     say "  $(helper_version), $([ -n "$uv" ] && printf uv || printf 'venv and pip')"
-    (build_with) >"$work/built" 2>&1 </dev/null || {
+    (build_with) >"$work/built" 2>&1 </dev/null &
+    builder=$!   # waited for and not run: a shell hears no signal while it runs something
+    wait "$builder" || {
+        builder=
         tail -n 15 "$work/built" | plainly | sed 's/^/    /' >&2
         go_back 3 'the environment could not be built' 'see the lines above (the network? a compiler?)'
     }
+    builder=
     [ "$builds_in" = "$dest" ] || remove_tree "$builds_in"
     if grep -lqs '"editable": *true' "$venv"/lib/python*/site-packages/*.dist-info/direct_url.json; then go_back 3 'something was installed as editable: it would change with the folder that it points to'; fi
     find "$venv" -type f -exec chmod a-w {} +
@@ -635,6 +639,35 @@ build() {
 }
 
 helper_version() { "$python" --version 2>&1; }
+
+# apart COMMAND...: in a session of its own that is on record, as a child of updater's: whoever finds this script dead ends all of it
+apart() {
+    if has perl; then
+        perl -e 'use POSIX; POSIX::setsid(); exec { $ARGV[0] } @ARGV; exit 127' "$@" &
+    elif has setsid; then
+        setsid "$@" &
+    else
+        "$@"
+        return
+    fi
+    child=$!
+    { printf 'pid=%s\nstart=%s\nboot=%s\n' "$child" "$(started "$child")" "$(boot)" >"$own/run/child"; } 2>/dev/null || :
+    wait "$child"
+    code=$?
+    rm -f "$own/run/child"
+    return $code
+}
+
+end_build() {   # the builder first, that it begins nothing more
+    [ -n "${builder-}" ] || return 0
+    kill -9 "$builder" 2>/dev/null
+    child=$(field "$own/run/child" pid)
+    case $child in '' | 0 | 1 | *[!0-9]*) ;; *)
+        for one in $(table | sed -n "s/^ *\([0-9][0-9]*\)  *[^Z ][^ ]*  *[0-9]*  *$child *\$/\1/p"); do kill -9 "$one" 2>/dev/null; done ;;
+    esac
+    rm -f "$own/run/child"
+    builder=
+}
 
 build_with() {   # in a subshell, without what would lead an installer astray out of its environment
     unset VIRTUAL_ENV PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONPYCACHEPREFIX PYTHONDONTWRITEBYTECODE PIP_TARGET PIP_USER PIP_PREFIX PIP_REQUIRE_VIRTUALENV \
@@ -644,14 +677,14 @@ build_with() {   # in a subshell, without what would lead an installer astray ou
     cd -- "$builds_in" || return 1
     inside=$venv/bin/python
     if [ -n "$uv" ]; then
-        "$uv" venv --quiet --relocatable --no-project --python "$python" "$venv" || return 1
+        apart "$uv" venv --quiet --relocatable --no-project --python "$python" "$venv" || return 1
     else
-        "$python" -m venv "$venv" || return 1
+        apart "$python" -m venv "$venv" || return 1
     fi
     [ "$kind_of" != none ] || return 0
     if [ "$kind_of" = uv.lock ]; then
         files=$unpacked/requirements.lock
-        "$uv" export --quiet --frozen --no-dev --no-emit-project --no-editable --no-header --output-file "$files" || return 1
+        apart "$uv" export --quiet --frozen --no-dev --no-emit-project --no-editable --no-header --output-file "$files" || return 1
     fi
     set --
     [ ! -d "$dest/wheels" ] || set -- --no-index --find-links "$dest/wheels"
@@ -663,20 +696,20 @@ build_with() {   # in a subshell, without what would lead an installer astray ou
                 if grep -q -e '--hash=' "$one"; then set -- "$@" --require-hashes; break; fi
             done
             for one in $files; do set -- "$@" -r "$one"; done
-            if [ -n "$uv" ]; then with_uv install "$@"; else "$inside" -m pip install --progress-bar off "$@"; fi || return 1
+            if [ -n "$uv" ]; then with_uv install "$@"; else apart "$inside" -m pip install --progress-bar off "$@"; fi || return 1
             ;;
     esac
     [ "$project" = 1 ] || return 0
     set -- "$builds_in"
     [ -z "$files" ] || set -- --no-deps "$@"
     [ ! -d "$dest/wheels" ] || set -- --no-index --find-links "$dest/wheels" "$@"
-    if [ -n "$uv" ]; then with_uv install "$@"; else "$inside" -m pip install --progress-bar off "$@"; fi
+    if [ -n "$uv" ]; then with_uv install "$@"; else apart "$inside" -m pip install --progress-bar off "$@"; fi
 }
 
 with_uv() {
     verb=$1
     shift
-    "$uv" pip "$verb" --quiet --python "$inside" --compile-bytecode --link-mode copy "$@"
+    apart "$uv" pip "$verb" --quiet --python "$inside" --compile-bytecode --link-mode copy "$@"
 }
 
 # ---------------------------------------------------------------- linked, and sealed

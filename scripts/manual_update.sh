@@ -147,6 +147,7 @@ go_back() {
     trap : INT HUP TERM   # not ignored: what is started from here on would ignore them as well
     code=$1 why_back=$2 next=${3-} trouble=0
     problem "$why_back"
+    end_build
     free_ballast
     journal_line failed '' "{\"code\":\"deployment-failed\",\"message\":$(json "$why_back")}" || :
     remove_tree "$root/releases/.tmp-unpack-$j_id"

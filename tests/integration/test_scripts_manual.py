@@ -15,10 +15,11 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.emergency import SCRIPTS, SHELLS, call, command, run, toolbox
-from tests.site import Done, Site, tree
+from tests.site import Done, Site, eventually, tree
 
 RUN = "manual_update.sh"
 
@@ -343,6 +344,39 @@ def test_killed_and_recovered_by_updater_or_by_itself(site: Site, tools: Path, t
     site.runs("v2")
     assert site.updater("recover").code == 0  # sweeps temporary names
     site.is_clean()
+
+
+HANGS = """
+import os, time
+with open(os.path.join(os.environ["HANGS"], "hangs"), "w") as file:
+    file.write(str(os.getpid()))
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_build_that_hangs_is_ended_with_its_script(site: Site, tmp_path: Path, how: signal.Signals) -> None:
+    tools = with_uv(tmp_path / "bin")
+    site.deployed("v1")
+    project = '[build-system]\nrequires = []\nbuild-backend = "hangs"\nbackend-path = ["."]\n'
+    site.publish("v2", files={"pyproject.toml": f"{project}[project]\nname = 'x'\nversion = '1'\n", "hangs.py": HANGS})
+    with subprocess.Popen(
+        command(RUN, "v2", "--yes", "--root", str(site.root)), env={"PATH": str(tools), "HANGS": str(tools)}, cwd="/", start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL,
+    ) as running:  # fmt: skip
+        eventually((tools / "hangs").exists, "it is built")
+        os.kill(running.pid, how)
+        assert running.wait(20) == (130 if how == signal.SIGTERM else -9)
+    if how == signal.SIGKILL:
+        recovered = site.updater("recover")
+        assert recovered.code == 0, recovered.text
+    hangs = int((tools / "hangs").read_text())
+    eventually(
+        lambda: not psutil.pid_exists(hangs) or psutil.Process(hangs).status() == "zombie", "it is ended"
+    )
+    site.runs("v1")
+    site.is_clean()
+    assert not site.layout.release("v2").exists() and site.history()[-1]["outcome"] in ("failed", "cancelled")
 
 
 def wheel(name: str) -> str:
