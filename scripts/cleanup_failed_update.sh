@@ -1,11 +1,11 @@
 #!/bin/sh
 # Brings an interrupted deployment to its end and removes what it left: unfinished releases, temporary names. Needs no Python.
 case ${ZSH_VERSION:+${ZSH_NAME-}} in '' | sh) ;; *) exec /bin/sh "$0" "$@" ;; esac   # zsh by its own name: `path` and `status` are taken there
-here=$(dirname -- "$0")
+scripts=$(dirname -- "$0")
 # shellcheck source=scripts/lib.sh
-. "$here/lib.sh"
+. "$scripts/lib.sh"
 # shellcheck source=scripts/lib_undo.sh
-. "$here/lib_undo.sh"
+. "$scripts/lib_undo.sh"
 
 usage() {
     cat <<HELP

@@ -1,8 +1,9 @@
 #!/bin/sh
 # Ends every process of the application at once, without asking it. Twin of `updater force-stop`; needs no Python.
 case ${ZSH_VERSION:+${ZSH_NAME-}} in '' | sh) ;; *) exec /bin/sh "$0" "$@" ;; esac   # zsh by its own name: `path` and `status` are taken there
+scripts=$(dirname -- "$0")
 # shellcheck source=scripts/lib.sh
-. "$(dirname -- "$0")/lib.sh"
+. "$scripts/lib.sh"
 
 usage() {
     cat <<HELP

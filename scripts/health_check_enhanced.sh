@@ -2,13 +2,13 @@
 # Looks at everything of a root and says what is wrong and what to type: no Python, no network, no room on the disk. Reads only.
 # shellcheck disable=SC2329
 case ${ZSH_VERSION:+${ZSH_NAME-}} in '' | sh) ;; *) exec /bin/sh "$0" "$@" ;; esac   # zsh by its own name: `path` and `status` are taken there
-here=$(dirname -- "$0")
+scripts=$(dirname -- "$0")
 # shellcheck source=scripts/lib.sh
-. "$here/lib.sh"
+. "$scripts/lib.sh"
 # shellcheck source=scripts/lib_checks.sh
-. "$here/lib_checks.sh"
+. "$scripts/lib_checks.sh"
 # shellcheck source=scripts/lib_redact.sh
-. "$here/lib_redact.sh"
+. "$scripts/lib_redact.sh"
 
 usage() {
     say "usage: sh $0 [options]

@@ -1,13 +1,13 @@
 #!/bin/sh
 # Is this machine ready to update, and to recover when that goes wrong? Says for each thing that is missing what to install or to type.
 case ${ZSH_VERSION:+${ZSH_NAME-}} in '' | sh) ;; *) exec /bin/sh "$0" "$@" ;; esac   # zsh by its own name: `path` and `status` are taken there
-here=$(dirname -- "$0")
+scripts=$(dirname -- "$0")
 # shellcheck source=scripts/lib.sh
-. "$here/lib.sh"
+. "$scripts/lib.sh"
 # shellcheck source=scripts/lib_checks.sh
-. "$here/lib_checks.sh"
+. "$scripts/lib_checks.sh"
 # shellcheck source=scripts/lib_backup.sh
-. "$here/lib_backup.sh"
+. "$scripts/lib_backup.sh"
 
 usage() {
     say "usage: sh $0 [options]

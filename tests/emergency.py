@@ -48,7 +48,7 @@ def call(tools: Path, root: Path, text: str, *, shell: str = "sh") -> Done:
     words = ["zsh", "--emulate", "sh"] if shell == "zsh" else shell.split()
     found = shutil.which(words[0])
     assert found is not None
-    whole = f'. "{SCRIPTS}/lib.sh"\n. "{SCRIPTS}/lib_undo.sh"\nroot=$1 own=$1/.updater logs=$1/shared/logs\n{text}'
+    whole = f'scripts="{SCRIPTS}"\n. "{SCRIPTS}/lib.sh"\n. "{SCRIPTS}/lib_undo.sh"\nroot=$1 own=$1/.updater logs=$1/shared/logs\n{text}'
     done = subprocess.run(
         [found, *words[1:], "-c", whole, "sh", os.fspath(root)], env={"PATH": str(tools)}, capture_output=True,
         text=True, errors="surrogateescape", timeout=60, check=False, stdin=subprocess.DEVNULL,

@@ -350,7 +350,7 @@ def test_what_a_script_starts_has_the_environment_of_who_started_it(
     """Not the scripts' own locale, mask of modes and place for temporary files."""
     launcher, told = tmp_path / "launcher", tmp_path / "told"
     launcher.write_text(TELLS)
-    text = f'. "{SCRIPTS}/lib.sh"; root=$1 own=$1/.updater; room_for_shell; trap "" HUP; detach /bin/sh "$2"'
+    text = f'scripts="{SCRIPTS}"; . "{SCRIPTS}/lib.sh"; root=$1 own=$1/.updater; room_for_shell; trap "" HUP; detach /bin/sh "$2"'
     subprocess.run(
         ["sh", "-c", text, "sh", root, launcher],
         env={"PATH": str(toolbox(tmp_path / "bin", without=tuple(without.split()))), "TOLD": str(told), **env},

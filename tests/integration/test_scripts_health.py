@@ -569,7 +569,7 @@ def test_no_planted_secret_is_left(tools: Path, tmp_path: Path, secrets: list[tu
     ]
     text = "".join(f"{line}\nplain {number}\n" for number, line in enumerate(lines))
     program = (
-        f'cd "{SCRIPTS}"; . ./lib.sh; . ./lib_checks.sh; . ./lib_redact.sh; root=$1 own=$1/.updater; redact'
+        f'cd "{SCRIPTS}"; scripts=.; . ./lib.sh; . ./lib_checks.sh; . ./lib_redact.sh; root=$1 own=$1/.updater; redact'
     )
     done = subprocess.run(
         ["/bin/sh", "-c", program, "sh", str(root)], input=text.encode(), env={"PATH": str(tools)}, capture_output=True, check=True, timeout=60

@@ -6,7 +6,7 @@ load helpers
 # inside COMMANDS: with the functions of lib.sh, for this root
 inside() {
     # shellcheck disable=SC2086
-    env -i PATH="$tools" "${trace[@]}" $UNDER -c '. "$0/scripts/lib.sh"; yes=1; root=$0 own=$0/.updater logs=$0/shared/logs; '"$1" "$root" 3>&-
+    env -i PATH="$tools" "${trace[@]}" $UNDER -c 'scripts=$0/scripts; . "$0/scripts/lib.sh"; yes=1; root=$0 own=$0/.updater logs=$0/shared/logs; '"$1" "$root" 3>&-
 }
 
 @test "strace sees a rename over current, and nothing that removes it" {
