@@ -71,7 +71,7 @@ look_tools() {
     if has sqlite3; then check ok tools sqlite3; else check note tools "no sqlite3: health_check_enhanced.sh does not look into databases ($(install sqlite3 sqlite sqlite))"; fi
     find "$root/." -name . -mmin -1 >/dev/null 2>&1 ||
         check failed tools 'find does not know -mmin: file probes cannot be asked' "$(install findutils findutils findutils)"
-    [ -n "$limiter" ] || check note tools 'neither timeout nor perl: a look that hangs is not ended'
+    has timeout || has perl || check note tools 'neither timeout nor perl: a look that hangs is not ended'
     if ! has tar; then check failed tools 'no tar: neither a backup nor a release can be unpacked' "$(install tar)"; fi
     if has zstd; then check ok tools 'backups: tar and zstd'
     elif find_zstd; then check warning tools 'backups: tar, and bsdtar or a Python that reads zstandard' "$(install zstd): it goes where those may be gone"
