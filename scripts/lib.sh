@@ -356,7 +356,6 @@ is_lent() {   # does the script that called this one hold the lock for it?
 
 # take_lock OPERATION: hold the root's lock until the script ends, or end with exit code 6 and say who holds it
 take_lock() {
-    trap : PIPE   # who reads what is told (`| tee`) may be gone: the way back must not end with him
     if is_lent; then
         trap '' HUP
         trap : PIPE
