@@ -183,7 +183,7 @@ missing_of() {
 
 # broken_scripts: those that are not there, cannot be read, or are cut off
 broken_scripts() {
-    for name in $emergency_scripts lib lib_backup lib_checks lib_redact lib_release lib_undo; do
+    for name in $emergency_scripts lib lib_backup lib_checks lib_journal lib_move lib_processes lib_redact lib_release lib_undo; do
         file=$root/scripts/$name.sh
         if [ ! -f "$file" ]; then say "$name.sh is not there"
         elif [ ! -r "$file" ]; then say "$name.sh cannot be read"

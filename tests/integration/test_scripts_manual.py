@@ -359,7 +359,9 @@ def test_a_build_that_hangs_is_ended_with_its_script(site: Site, tmp_path: Path,
     tools = with_uv(tmp_path / "bin")
     site.deployed("v1")
     project = '[build-system]\nrequires = []\nbuild-backend = "hangs"\nbackend-path = ["."]\n'
-    site.publish("v2", files={"pyproject.toml": f"{project}[project]\nname = 'x'\nversion = '1'\n", "hangs.py": HANGS})
+    site.publish(
+        "v2", files={"pyproject.toml": f"{project}[project]\nname = 'x'\nversion = '1'\n", "hangs.py": HANGS}
+    )
     with subprocess.Popen(
         command(RUN, "v2", "--yes", "--root", str(site.root)), env={"PATH": str(tools), "HANGS": str(tools)}, cwd="/", start_new_session=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL,
