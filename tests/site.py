@@ -89,9 +89,11 @@ watch = {watch}
 
 
 def free_port() -> int:
-    """A port that nobody listens on, below those that systems give to outgoing connections: none of these takes it meanwhile."""
+    """A port that nobody listens on, below those that systems give to outgoing connections: none of these takes it meanwhile. Each
+    process that runs tests has its own: two that draw the same one would only meet when both listen."""
+    mine = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 32
     while True:
-        port = random.SystemRandom().randrange(10_000, 32_000)
+        port = random.SystemRandom().randrange(10_000, 31_968, 32) + mine
         with socket.socket() as listening, contextlib.suppress(OSError):
             listening.bind(("127.0.0.1", port))
             return port
@@ -232,7 +234,7 @@ class Site:
             if sys.platform == "linux" and self.command() == [str(UPDATER)]:
                 request = Request("deploy", tag, user=getpass.getuser())
                 answer = warm.deploy(self.root, request.as_json(), self.env())
-                assert answer.get("ended", {}).get("outcome") == "succeeded", answer
+                assert answer.get("ended", {}).get("outcome") == "succeeded", json.dumps(answer)[:4000]
             else:
                 done = self.updater("deploy", tag)
                 assert done.code == 0, done.text

@@ -14,7 +14,7 @@ from tests.shells import script, tools
 from tests.site import Site
 
 
-@pytest.mark.parametrize("call", ["fsync", "rename", "symlink"])
+@pytest.mark.parametrize("call", ["fsync", "rename"])
 def test_killed_while_it_deploys_and_rolled_back_by_the_script(site: Site, call: str, tmp_path: Path) -> None:
     path = tools(tmp_path / "bin")
     with_trades(site)

@@ -240,8 +240,11 @@ def test_a_deployment_outlives_the_server_is_found_again_and_can_be_cancelled(
     eventually(lambda: in_phase(site, "start"), "phase start")
     os.kill(int(site.layout.lock_owner.read_text().partition("pid=")[2].split()[0]), signal.SIGKILL)
     running.communicate(timeout=60)
-    interrupted = second.told("/api/update/progress")["deployment"]
-    assert interrupted["interrupted"] and interrupted["outcome"] is None
+    # its pipe closes some moments before the process is gone
+    interrupted = eventually(
+        lambda: (it := second.told("/api/update/progress")["deployment"])["interrupted"] and it, "it is seen"
+    )
+    assert interrupted["outcome"] is None
     assert any("interrupted" in it for it in second.told("/api/system/status")["advice"])
     recovered = second.post("/api/system/recover")
     assert recovered.status_code == 200 and len(recovered.json()["recovered"]) == 1, recovered.text
