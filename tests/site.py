@@ -317,6 +317,14 @@ class Site:
         eventually(gone, "every process is gone")
 
 
+def is_over(process: psutil.Process) -> bool:
+    """Whether a process runs no more: a zombie runs nothing, and may go while it is looked at."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 def plain(text: str) -> str:
     """Text without colours."""
     return re.sub(r"\x1b\[[0-9;]*m", "", text)

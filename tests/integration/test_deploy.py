@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.site import Site, eventually
+from tests.site import Site, eventually, is_over
 from updater import by_hand
 
 
@@ -173,7 +173,7 @@ def test_stop_ends_the_whole_family_and_a_stubborn_process(site: Site) -> None:
     site.publish("v1.1.0", "stubborn")
     assert site.updater("deploy").code == 0
     site.runs("v1.1.0")
-    assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in family)
+    assert not any(not is_over(child) for child in family)
     assert site.updater("stop").code == 0
     assert site.answer() is None
 

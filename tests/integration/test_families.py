@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from examples.release_server import Release
-from tests.site import SERVE, UPDATER, Done, Site, eventually, tree
+from tests.site import SERVE, UPDATER, Done, Site, eventually, is_over, tree
 from updater import lock
 from updater.layout import Layout
 from updater.subprocesses import Identity
@@ -134,7 +134,7 @@ def test_a_worker_without_its_marks_is_found_by_its_session(site: Site) -> None:
     eventually(lambda: site.status()["processes"][0]["state"] == "died", "its leader died")
     (worker,) = site.running("serve.py")
     assert site.updater("stop").code == 0
-    assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
+    assert is_over(worker)
 
 
 def test_a_wrapper_is_found_again_when_everything_of_updaters_is_lost(site: Site) -> None:

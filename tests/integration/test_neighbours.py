@@ -14,7 +14,7 @@ import pytest
 
 from examples.release_server import ReleaseServer
 from tests.integration.test_families import family, in_phase, other, publish
-from tests.site import SERVE, UPDATER, Site, eventually
+from tests.site import SERVE, UPDATER, Site, eventually, is_over
 from updater.subprocesses import Identity
 
 Mount = Callable[..., Path]
@@ -85,7 +85,7 @@ def test_a_child_under_another_user_bars_no_way_and_is_named(
     assert done.code == 0, done.text
     assert f"web: pid {child.pid} (sleep 3600) runs as nobody" in done.text
     assert f"sudo kill {child.pid}" in (site.layout.logs / "update.log").read_text()
-    assert child.is_running() and child.status() != psutil.STATUS_ZOMBIE
+    assert not is_over(child)
     if after:
         site.runs(after)
     else:
@@ -96,7 +96,7 @@ def test_a_child_under_another_user_that_ends_with_its_parent_is_no_news(powerle
     child = started_by_sudo(powerless, "cat")
     found = powerless.updater("--json", "stop")
     assert found.json == {"stopped": ["web"], "warnings": []}
-    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+    assert is_over(child)
 
 
 OVERSEER = (

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.site import eventually
+from tests.site import eventually, is_over
 from updater import lock
 from updater.errors import LockHeld, PreflightFailed
 from updater.layout import Layout
@@ -107,7 +107,7 @@ def test_what_outlived_its_updater_keeps_no_lock_and_changes_nothing_more(
         eventually(lambda: recorded and not recorded.alive(), "the child died with its parent")
     with lock.hold(layout, "deploy", wait=5):
         orphans.end(layout)
-        assert not sleeper.is_running() or sleeper.status() == psutil.STATUS_ZOMBIE
+        assert is_over(sleeper)
     assert not lock.child_record(layout).exists()
 
 
