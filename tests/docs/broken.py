@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import psutil
 import pytest
 
 from tests.docs.preparations import preparation
@@ -48,7 +49,7 @@ def python_is_gone(world: World, version: str) -> None:
 def everything_dies(world: World) -> None:
     """What a power cut, or a restart of the machine, does to processes."""
     for process in world.site.processes():
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(psutil.NoSuchProcess):
             process.send_signal(signal.SIGKILL)
     eventually(lambda: not world.site.running("serve.py"), "all of it is dead")
 

@@ -39,9 +39,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             connection.execute("PRAGMA journal_mode=wal")
             connection.execute("CREATE TABLE trades (symbol TEXT)")
             connection.commit()
-        for name in ("manual_update.sh", "restore_backup.sh"):  # until every one of them is written
-            with contextlib.suppress(FileExistsError), (made.layout.scripts / name).open("x") as file:
-                file.write("#!/bin/sh\n")
         yield made
         made.end()
 
