@@ -211,7 +211,7 @@ def test_a_migration_is_not_run_on_a_copy_that_lacks_a_row(
         layout=layout, journal=SimpleNamespace(id="test"), cancel=Cancellation(),
         request=Request("deploy", "v2"),
     )  # fmt: skip
-    with pytest.raises(Busy, match=r"data/trades\.db: written to by another process"):
+    with pytest.raises(Busy, match=r"data/trades\.db: changed while the application was stopped"):
         migrate._put_copies(tx, data_phases.databases(layout, BackupConfig()))
     swap.undo(layout)
     with contextlib.closing(sqlite3.connect(place)) as connection:

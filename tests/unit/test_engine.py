@@ -198,3 +198,27 @@ def test_after_the_commit_point_nothing_is_undone(tx: Transaction) -> None:
     assert outcome.result == "succeeded"
     assert story == ["do a", "do commit"]
     assert any("I/O error" in text for text in outcome.record["warnings"])
+
+
+def test_what_the_way_back_has_to_tell_survives_a_kill_on_it(tx: Transaction) -> None:
+    """The backup that holds what a release wrote is found out by one undo, and told at the very end."""
+
+    class Keeps(Step):
+        def undo(self, tx: Transaction) -> None:
+            tx.memory["data_told"] = "what v2 wrote is kept in backup_20260101_000000."
+            tx.warn("a dump is not in it")
+
+    first = [Keeps("migrate", []), Step("stop", [])]
+    for phase in first:
+        tx.journal.record("intent", phase.name)
+    engine.undo(tx, [first[0]])
+    again = Transaction.recovered(tx.layout, tx.config, tx.lock, tx.journal, tx.journal.read())
+    engine.undo(again, [first[1]])
+    told = engine.explained(again, HealthFailed("it died"), touched=True)
+    assert "kept in backup_20260101_000000" in (told.state or "") and again.warnings == [
+        "a dump is not in it"
+    ]
+    assert (
+        Transaction.recovered(tx.layout, tx.config, tx.lock, tx.journal, tx.journal.read()).warnings
+        == again.warnings
+    )

@@ -271,24 +271,30 @@ def undo(layout: Layout, *, keep: bool = False) -> list[Path]:
         if folder.was is not None and _is_directory(layout, folder.path):
             _set(_inside(layout, folder.path), folder.was[0], folder.was[1:])
     _flush(touched)
-    aside = _keep_directories(layout, swap) if keep else []
+    aside = _keep_directories(layout, swap, layout.swap) if keep else []
     _remove_directories(layout, swap)
     durable.remove(layout.swap)
     durable.remove(layout.swap_steps)
     return aside
 
 
-def _keep_directories(layout: Layout, swap: Swap) -> list[Path]:
-    """Keep what has been moved, with a list of what lay where; what holds nothing goes."""
+def _keep_directories(layout: Layout, swap: Swap, record: Path) -> list[Path]:
+    """Keep what has been moved, with a list of what lay where; what holds nothing goes. Where the list cannot be written, the
+    record of the move is kept instead."""
+    listed = True
     for holder in swap.holders:
         place = directory(layout, swap, holder)
         if not _holds_moved(place):
             durable.remove_tree(place)
             continue
         lines = "".join(f"{it.number}  {it.path}\n" for it in swap.steps if it.holder == holder)
-        with contextlib.suppress(OSError):  # a full disk must not cost what is to be kept
+        try:
             durable.write(place / "PATHS", lines, mode=0o600)
+        except OSError:  # a full disk must not cost what is to be kept
+            listed = False
         durable.rename(place, _free_name(place.with_name(f"{ASIDE}kept-{swap.id}")))
+    if not listed and record.exists():
+        durable.rename(record, _kept_record(layout, swap))
     return kept(swap.id, (directory(layout, swap, it).parent for it in swap.holders))
 
 
@@ -325,7 +331,7 @@ def clear(layout: Layout) -> None:
         with contextlib.suppress(OSError):  # not empty: somebody else's
             os.rmdir(layout.shared / path)
     if swap.keep:
-        _keep_directories(layout, swap)
+        _keep_directories(layout, swap, layout.swapped)
     else:
         _remove_directories(layout, swap)
     durable.remove(layout.swapped)
@@ -358,9 +364,14 @@ def set_aside(layout: Layout) -> list[Path]:
         return []
     places = (directory(layout, swap, holder) for holder in swap.holders)
     left = [place for place in places if _holds_moved(place)]
-    durable.rename(layout.swap, layout.own / f"swap-{swap.id}.kept.json")
+    durable.rename(layout.swap, _kept_record(layout, swap))
     durable.remove(layout.swap_steps)
     return left
+
+
+def _kept_record(layout: Layout, swap: Swap) -> Path:
+    """Where the record of a move is kept that tells what lies under which number."""
+    return layout.own / f"swap-{swap.id}.kept.json"
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,9 @@ from updater.errors import (
 
 Json = dict[str, Any]
 
+ATTEMPTS = 3
+"""Recoveries after which updater holds still instead of trying again."""
+
 
 class Phase:
     """One step of a deployment. Doing it twice and undoing it twice are harmless.
@@ -148,6 +151,8 @@ def roll_back(notes: Run, because: UpdaterError) -> Outcome:
     free_ballast(tx)
     quietly(tx, "the failure was not recorded", lambda: tx.journal.record("failed", None, because.as_json()))
     problems = undo(tx, notes.done)
+    if any(map(may_pass, problems)):  # what else went wrong may come from that
+        return _put_off(notes, rollback_failed(tx, because, problems, tries_left=ATTEMPTS))
     if problems:
         return finish(notes, "rollback-failed", error=rollback_failed(tx, because, problems))
     undone = "rolled-back" if _touched(notes.done) else "failed"
@@ -159,23 +164,49 @@ def undo(tx: Transaction, phases: Sequence[Phase]) -> list[UpdaterError]:
     """Undo phases, newest first. Returns what went wrong; one failure does not keep the others from being undone."""
     problems = []
     for phase in reversed(phases):
-        quietly(tx, "an undo was not recorded", lambda name=phase.name: tx.journal.record("undo", name))  # type: ignore[misc]
+        _note(tx, "undo", phase)
         try:
             phase.undo(tx)
         except Exception as failure:
             problems.append(as_error(tx, failure))
             tx.say(f"undoing {phase.name} failed: {failure}", error=True)
             continue
-        quietly(tx, "an undo was not recorded", lambda name=phase.name: tx.journal.record("undone", name))  # type: ignore[misc]
+        _note(tx, "undone", phase, tx.told())
     return problems
 
 
-def quietly(tx: Transaction, what: str, act: Callable[[], None]) -> None:
-    """Do something that the way back does not depend on: with a full disk there is no journal, but there is a way back."""
+def _note(tx: Transaction, kind: str, phase: Phase, told: Mapping[str, Any] | None = None) -> None:
+    quietly(tx, "an undo was not recorded", lambda: tx.journal.record(kind, phase.name, told))
+
+
+def may_pass(problem: UpdaterError) -> bool:
+    """Whether what kept an undo from its end may be gone later: a full disk, one that cannot be written to. A release that is
+    sick, or something of somebody's that is in the way, is for a person."""
+    cause = problem.__cause__
+    return (
+        isinstance(problem, StorageFailed)
+        or isinstance(cause, OSError)
+        or (isinstance(cause, UpdaterError) and may_pass(cause))
+    )
+
+
+def _put_off(notes: Run, error: RollbackFailed) -> Outcome:
+    """The disk keeps the way back from its end: the journal stays open, and the next command goes on with it."""
+    tx = notes.tx
+    tx.progress.end("rollback-failed")
+    tx.say(f"rollback-failed: {error.message}", error=True)
+    return Outcome("rollback-failed", outcome_record(notes, "rollback-failed", error, None), error)
+
+
+def quietly(tx: Transaction, what: str, act: Callable[[], object]) -> bool:
+    """Do something that the way back does not depend on: with a full disk there is no journal, but there is a way back.
+    Returns whether it was done."""
     try:
         act()
     except (OSError, ValueError) as failure:
         tx.warn(f"{what}: {getattr(failure, 'strerror', None) or failure}")
+        return False
+    return True
 
 
 def free_ballast(tx: Transaction) -> None:
@@ -318,10 +349,14 @@ def finish(notes: Run, result: str, *, error: UpdaterError | None = None, text: 
 
 
 def close(tx: Transaction, record: Json) -> None:
-    """What follows the journal's last line: history, progress, and the journal put away. Harmless when done twice."""
-    quietly(tx, "the history was not written", lambda: records.add_to_history(tx.layout, record))
+    """What follows the journal's last line: history, progress, and the journal put away. Harmless when done twice.
+
+    Without its record in the history the journal stays, and the next command does this again.
+    """
+    written = quietly(tx, "the history was not written", lambda: records.add_to_history(tx.layout, record))
     tx.progress.end(record["outcome"])
-    quietly(tx, "the journal was not closed", tx.journal.close)
+    if written:
+        quietly(tx, "the journal was not closed", tx.journal.close)
 
 
 def outcome_record(notes: Run, result: str, error: UpdaterError | None, text: str | None) -> Json:

@@ -24,9 +24,6 @@ from updater.releases import service, shared, store
 from updater.settings import files as settings_files
 from updater.settings import sets
 
-ATTEMPTS = 3
-"""Recoveries after which updater holds still instead of trying again."""
-
 
 def needed(layout: Layout) -> bool:
     """Whether there is a deployment that has not ended. Reads only; says nothing about whether its owner lives."""
@@ -82,7 +79,7 @@ def _recover_one(layout: Layout, config: Config, lock: Lock, path: Path) -> engi
         record = records.whole({"id": log.id, **log.end})
         engine.close(tx, record)
         return engine.Outcome(str(record["outcome"]), record)
-    if log.recoveries >= ATTEMPTS:
+    if log.recoveries >= engine.ATTEMPTS:
         return _hold(notes, log)
     engine.free_ballast(tx)
     book.record("recover", None, {"attempt": log.recoveries + 1, "facts": facts(layout)})
@@ -95,7 +92,7 @@ def _recover_one(layout: Layout, config: Config, lock: Lock, path: Path) -> engi
     problems = engine.undo(tx, notes.done)
     because = interrupted(log, tx)
     if problems:
-        left = ATTEMPTS - (log.recoveries + 1)
+        left = engine.ATTEMPTS - (log.recoveries + 1)
         failed = engine.rollback_failed(tx, because, problems, tries_left=left)
         if not left:
             return engine.finish(notes, "rollback-failed", error=failed)
@@ -188,6 +185,6 @@ def _hold(notes: engine.Run, log: Log) -> engine.Outcome:
     error = engine.rollback_failed(tx, interrupted(log, tx), problems)
     error.details += tidying.set_aside(tx.layout)
     error.details.append(
-        f"{ATTEMPTS} recoveries did not come to an end; `current` is {back}, its processes were not started"
+        f"{engine.ATTEMPTS} recoveries did not come to an end; `current` is {back}, its processes were not started"
     )
     return engine.finish(notes, "rollback-failed", error=error)

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
+TOLD = ("data", "data_told", "back_to", "stays_down", "settings_put_back")
+"""What the way back finds out, and only the report at its end tells: which backup holds what a release wrote ..."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -114,7 +117,28 @@ class Transaction:
         facts = {line.phase: line.data for line in log.lines if line.kind == "done" and line.phase}
         cancel = Cancellation()
         cancel.shield()
-        return cls(layout, config, lock, journal, cancel, request, log.before, facts)
+        found = cls(layout, config, lock, journal, cancel, request, log.before, facts)
+        for line in log.lines:
+            if line.kind == "undone":
+                found._take_up(line.data)
+        return found
+
+    def told(self) -> Json:
+        """What the report has to tell of the way back so far; it must survive a kill on that way."""
+        found = {name: self.memory[name] for name in TOLD if name in self.memory}
+        return {**found, "warnings": list(self.warnings)} if self.warnings else found
+
+    def _take_up(self, told: Mapping[str, Any]) -> None:
+        kinds = {
+            "data": dict,
+            "data_told": str,
+            "back_to": str,
+            "stays_down": list,
+            "settings_put_back": dict,
+        }
+        self.memory |= {name: told[name] for name in TOLD if isinstance(told.get(name), kinds[name])}
+        if isinstance(warnings := told.get("warnings"), list):
+            self.warnings = [str(it) for it in warnings]
 
     @property
     def target(self) -> str | None:

@@ -81,7 +81,7 @@ def refuse_late_writes(tx: Transaction, moved: Swap, states: Mapping[str, sqlite
     found = swap.written_to(tx.layout, moved, states)
     if not found:
         return
-    text = f"{', '.join(f'shared/{it}' for it in found)}: written to by another process while the application was stopped"
+    text = f"{', '.join(f'shared/{it}' for it in found)}: changed while the application was stopped, by another process or a failing disk"
     if tx.request.force:
         tx.warn(f"{text}; gone on by --force")
         return
