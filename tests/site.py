@@ -82,7 +82,7 @@ url = "http://127.0.0.1:{port}/"
 timeout = 2
 [health]
 successes = 2
-interval = 0.1
+interval = {interval}
 timeout = {timeout}
 watch = {watch}
 """
@@ -171,6 +171,7 @@ class Site:
             "min_free": 10**6,  # tests have small disks
             "stop_timeout": 5,
             "timeout": 6,
+            "interval": 0.1,
             "watch": 0.3,
             "port": self.port,
             "extra": "",

@@ -1,0 +1,114 @@
+"""Crashes everything, everywhere, and looks whether anybody would be stuck.
+
+    python -m tests.crash                                  # the full run: some 25,000 points, hours
+    python -m tests.crash --points 500 --seed 7            # a sample, in the proportions of the full run
+    python -m tests.crash --budget 10m                     # as far as ten minutes go
+    python -m tests.crash --mode "power cut" --points 200
+    python -m tests.crash --only "deploy/kill/217"         # one point again, as a failure names it
+
+Exit status: 0 no promise was broken and every fault happened; 1 one was, or one did not; 3 something could not be tried here
+(no root, no loop devices), although nothing else failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import secrets
+import sys
+from collections import Counter
+from pathlib import Path
+
+from tests.crash import campaign
+from tests.crash.faults import MODES, Point
+from tests.crash.operations import OPERATIONS
+
+
+def seconds(text: str) -> float:
+    """``90``, ``90s``, ``10m``, ``2h`` in seconds."""
+    unit = {"s": 1, "m": 60, "h": 3600}.get(text[-1:])
+    return float(text[:-1]) * unit if unit else float(text)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    words = argparse.ArgumentParser(prog="python -m tests.crash", description="Crash updater at many points.")
+    words.add_argument("--seed", type=int, default=secrets.randbelow(10**6))
+    words.add_argument("--points", type=int, help="how many in all (default: the full run)")
+    words.add_argument("--budget", type=seconds, help="seconds, or 10m, 2h")
+    words.add_argument("--mode", action="append", choices=MODES, help="may be given again")
+    words.add_argument("--operation", action="append", choices=OPERATIONS, help="may be given again")
+    words.add_argument("--jobs", type=int, default=3 * (os.cpu_count() or 1))
+    words.add_argument("--deploy-every", type=int, default=1, help="another deployment after each n-th point")
+    words.add_argument(
+        "--package", type=Path, help="a directory with another updater in it, for planted defects"
+    )
+    words.add_argument("--note", type=Path, help="a file for every result, as lines of JSON")
+    words.add_argument("--json", type=Path, help="a file for the summary")
+    words.add_argument("--table", type=Path, help="a file for the table, as Markdown")
+    words.add_argument(
+        "--only", action="append", default=[], help="OPERATION/MODE/NUMBER..., may be given again"
+    )
+    given = words.parse_args(arguments)
+    if given.only:
+        return again(given.only, given.seed, given.package)
+    counts = {it: campaign.FULL[it] for it in given.mode or MODES}
+    if given.points:
+        counts = campaign.shares(given.points, counts)
+    run = campaign.Run(
+        given.seed,
+        counts,
+        given.operation or tuple(OPERATIONS),
+        given.jobs,
+        given.deploy_every,
+        given.package,
+        given.budget,
+    )
+    print(f"seed {given.seed}, {given.jobs} jobs", file=sys.stderr)
+    run.go(given.note)
+    return report(run, given.table, given.json)
+
+
+def report(run: campaign.Run, table: Path | None, summary: Path | None) -> int:
+    text = campaign.table(run.results)
+    print(text)
+    if table:
+        table.write_text(text + "\n")
+    found = Counter(it.outcome for it in run.results)
+    for mode, why in run.left_out.items():
+        print(f"SKIPPED, not passed: {mode}: {why}")
+    failed = [it for it in run.results if it.outcome in ("violation", "harness")]
+    for it in failed[:40]:
+        print(campaign.told(it)[:3000])
+    print(f"{len(run.results)} points with seed {run.seed} in {run.seconds / 60:.1f} min: {dict(found)}")
+    if summary:
+        about = {
+            "seed": run.seed, "seconds": run.seconds, "points": len(run.results), "outcomes": dict(found), "left_out": run.left_out,
+            "slowest": max((it.seconds for it in run.results), default=0.0), "failed": [it.as_json() for it in failed],
+        }  # fmt: skip
+        summary.write_text(json.dumps(about, indent=2) + "\n")
+    return 1 if failed or not run.results else 3 if run.left_out else 0
+
+
+def again(names: list[str], seed: int, package: Path | None) -> int:
+    """Points that a run has named, one after the other, with all that is told of them."""
+    code = 0
+    with campaign.workplace() as place:
+        campaign._begin_job(place, package)
+        try:
+            for name in names:
+                result = campaign.try_point(parsed(name, seed))
+                print(campaign.told(result))
+                code |= result.outcome in ("violation", "harness")
+        finally:
+            campaign.end_worlds()
+    return code
+
+
+def parsed(name: str, seed: int) -> Point:
+    operation, mode, number, *more = name.split("/")
+    return Point(operation, mode, int(number), tuple(int(it) if it.isdigit() else it for it in more), seed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

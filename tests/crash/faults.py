@@ -1,0 +1,448 @@
+"""What goes wrong at a point: each mode interrupts an operation there, and brings the world back to where it can be judged."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tests.crash import calls, oracle
+from tests.crash.disk import Disk
+from tests.crash.operations import OPERATIONS, Operation, watched_run
+from tests.crash.world import Violation, World
+
+ERRORS = ("ENOSPC", "EIO", "EACCES", "EMFILE", "EROFS")
+OPENING = ("open", "openat", "creat")
+WRITING = ("write", "pwrite64", "writev", "pwritev", "ftruncate", "fallocate", "sendfile", "copy_file_range")
+FLUSHING = ("fsync", "fdatasync", "syncfs")
+NAMING = (*calls.BY_PATH, *calls.BELOW_DIRECTORY)
+MAKING = ("mkdir", "mkdirat", "link", "linkat", "symlink", "symlinkat", "rename", "renameat", "renameat2")
+CAN_FAIL = {
+    "ENOSPC": (*OPENING, *WRITING, *FLUSHING, *MAKING),
+    "EIO": (*OPENING, *WRITING, *FLUSHING, *NAMING),
+    "EACCES": (*OPENING, *NAMING),
+    "EMFILE": OPENING,
+    "EROFS": (*OPENING, *NAMING, "fchmod", "fchown"),
+}
+"""Which calls the kernel lets fail with what."""
+
+
+class NotReached(Exception):
+    """The fault did not happen: an error of the harness, never a success."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where and how: the ``number`` of the call; ``more``: the filesystem, the model, the error, the second number."""
+
+    operation: str
+    mode: str
+    number: int
+    more: tuple[str | int, ...] = ()
+    seed: int = 0
+
+    def named(self) -> str:
+        """As it is given to ``--only``."""
+        return "/".join(map(str, (self.operation, self.mode, self.number, *self.more)))
+
+
+@dataclass
+class Result:
+    """What became of a point. ``outcome``: ``old``, ``new``, ``held``, or ``violation``, ``harness``."""
+
+    point: Point
+    outcome: str
+    seconds: float = 0.0
+    call: str = ""
+    path: str = ""
+    text: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def run(world: World, disk: Disk | None, point: Point, *, deploy: bool = True) -> Result:
+    """Try one point."""
+    operation = OPERATIONS[point.operation]
+    choice = random.Random(f"{point.named()}/{point.seed}")
+    came: list[calls.Call] = []
+    try:
+        for attempt in range(3):
+            came.clear()
+            # Rounds differ by some calls: what lies beyond the end of this one is tried a little before it.
+            tried = replace(point, number=max(1, point.number - 4 * attempt))
+            try:
+                verdict = MODES[point.mode](world, disk, operation, tried, choice, came)
+                break
+            except NotReached:
+                if attempt == 2:
+                    raise
+        if deploy:
+            oracle.deploys_next(world, operation)
+    except NotReached as failure:
+        return Result(point, "harness", text=f"the fault did not happen: {failure}")
+    except Violation as failure:
+        return Result(point, "violation", 0.0, *_where(came), text=f"{failure}\n{world.last_words()}")
+    except (AssertionError, OSError, subprocess.SubprocessError) as failure:
+        return Result(point, "violation", 0.0, *_where(came), text=f"{type(failure).__name__}: {failure}")
+    return Result(point, verdict.state, verdict.seconds, *_where(came))
+
+
+def _where(came: list[calls.Call]) -> tuple[str, str]:
+    return (came[0].name, " ".join(came[0].paths)) if came else ("", "")
+
+
+def golden(world: World, operation: Operation, *, reads: bool = False) -> list[calls.Call]:
+    """Every call of one run without a fault."""
+    world.back_to(operation.state(world))
+    code, text, watch = watched_run(
+        world, operation.what, operation.arguments(world), None, keep=True, reads=reads
+    )
+    if code not in operation.codes:
+        raise Violation(
+            f"{operation.name} ends with {code} when nothing is wrong: {text}\n{world.last_words()}"
+        )
+    return watch.seen
+
+
+def begin(world: World, operation: Operation) -> int:
+    """The state from which it starts. Returns how many records the history has."""
+    world.back_to(operation.state(world))
+    return len(world.site.history())
+
+
+def killing(number: int, came: list[calls.Call]) -> calls.Fault:
+    """Kill updater's process before the call with that number is made, whichever of its processes makes it."""
+
+    def fault(pid: int) -> calls.Act:
+        def act(call: calls.Call) -> int | None:
+            if call.number < number:
+                return None
+            if not came:
+                came.append(call)
+                os.kill(pid, signal.SIGKILL)
+            return -1 if call.pid == pid else None
+
+        return act
+
+    return fault
+
+
+def _killed(world: World, operation: Operation, number: int, came: list[calls.Call]) -> None:
+    code, text, _ = watched_run(world, operation.what, operation.arguments(world), killing(number, came))
+    if not came:
+        raise NotReached(f"it ended with {code} before: {text[-500:]}")
+    if code != -signal.SIGKILL:
+        raise NotReached(f"it was to be killed and ended with {code}")
+
+
+def kill(
+    world: World,
+    _: Disk | None,
+    operation: Operation,
+    point: Point,
+    choice: random.Random,
+    came: list[calls.Call],
+) -> oracle.Verdict:
+    """kill -9 of updater's process."""
+    known = begin(world, operation)
+    _killed(world, operation, point.number, came)
+    return oracle.judge(world, operation, choice, known=known, dead=operation.dead)
+
+
+def kill_all(
+    world: World,
+    _: Disk | None,
+    operation: Operation,
+    point: Point,
+    choice: random.Random,
+    came: list[calls.Call],
+) -> oracle.Verdict:
+    """kill -9 of everything there is at once: updater, its children, the application."""
+    known = begin(world, operation)
+    _killed(world, operation, point.number, came)
+    world.forks.kill_family()
+    return oracle.judge(world, operation, choice, known=known, dead=True)
+
+
+def child(
+    world: World,
+    _: Disk | None,
+    operation: Operation,
+    point: Point,
+    choice: random.Random,
+    came: list[calls.Call],
+) -> oracle.Verdict:
+    """kill -9 of a child that works for updater: what writes the files, a launcher."""
+    known = begin(world, operation)
+
+    def fault(pid: int) -> calls.Act:
+        def act(call: calls.Call) -> int | None:
+            if came and call.pid == came[0].pid:
+                return -1
+            if not came and call.number >= point.number and call.pid != pid:
+                came.append(call)
+                os.kill(call.pid, signal.SIGKILL)
+                return -1
+            return None
+
+        return act
+
+    code, text, _watch = watched_run(world, operation.what, operation.arguments(world), fault)
+    if not came:
+        raise NotReached("no child made that call")
+    return _after_error(world, operation, choice, known, code, text)
+
+
+def power(
+    world: World,
+    disk: Disk | None,
+    operation: Operation,
+    point: Point,
+    choice: random.Random,
+    came: list[calls.Call],
+) -> oracle.Verdict:
+    """The power goes at that call."""
+    assert disk is not None
+    known = begin(world, operation)
+    os.sync()
+
+    def fault(pid: int) -> calls.Act:
+        def act(call: calls.Call) -> int | None:
+            if call.number < point.number:
+                return None
+            if not came:
+                disk.cut(str(point.more[1]))
+                came.append(call)
+                os.kill(pid, signal.SIGKILL)
+            return -1
+
+        return act
+
+    code, text, _ = watched_run(world, operation.what, operation.arguments(world), fault)
+    world.forks.kill_family()
+    if came or not os.access(world.site.root, os.W_OK):
+        disk.again()
+    if not came:
+        raise NotReached(f"it ended with {code} before: {text[-500:]}")
+    return oracle.judge(world, operation, choice, known=known, dead=True)
+
+
+def error(
+    world: World,
+    _: Disk | None,
+    operation: Operation,
+    point: Point,
+    choice: random.Random,
+    came: list[calls.Call],
+) -> oracle.Verdict:
+    """A call fails, once or from then on."""
+    known = begin(world, operation)
+    name, often = str(point.more[0]), str(point.more[1])
+    number, failing = getattr(errno, name), CAN_FAIL[name]
+
+    def fault(pid: int) -> calls.Act:
+        def act(call: calls.Call) -> int | None:
+            if call.number < point.number or call.name not in failing or (came and often == "once"):
+                return None
+            if not came:
+                came.append(call)
+            return int(number)
+
+        return act
+
+    code, text, _watch = watched_run(world, operation.what, operation.arguments(world), fault)
+    if not came:
+        raise NotReached(f"it ended with {code} before: {text[-500:]}")
+    return _after_error(world, operation, choice, known, code, text)
+
+
+def _after_error(
+    world: World, operation: Operation, choice: random.Random, known: int, code: int, text: str
+) -> oracle.Verdict:
+    if code not in (0, 3, 4, 5, 7, 8, 9):
+        raise Violation(f"exit {code}\n{text}")
+    if "unforeseen: " in text or (operation.what == "command" and "Traceback" in text):
+        raise Violation(f"not explained: {text}")
+    return oracle.judge(world, operation, choice, known=known, dead=operation.dead, may_hold=True)
+
+
+def double(
+    world: World,
+    _: Disk | None,
+    operation: Operation,
+    point: Point,
+    choice: random.Random,
+    came: list[calls.Call],
+) -> oracle.Verdict:
+    """kill -9 of updater, and of the recovery as well at its own point."""
+    known = begin(world, operation)
+    _killed(world, operation, point.number, [])
+    code, text, _watch = watched_run(world, "command", ["recover"], killing(int(point.more[0]), came))
+    if not came:
+        raise NotReached(f"the recovery ended with {code} before: {text[-500:]}")
+    if code != -signal.SIGKILL:
+        raise NotReached(f"the recovery was to be killed and ended with {code}")
+    return oracle.judge(world, operation, choice, known=known, dead=operation.dead)
+
+
+def recovery_calls(world: World, operation: Operation, number: int) -> list[calls.Call]:
+    """Every call of the recovery after a kill at that point."""
+    begin(world, operation)
+    _killed(world, operation, number, [])
+    _, _, watch = watched_run(world, "command", ["recover"], None, keep=True)
+    return watch.seen
+
+
+def suspended(
+    world: World,
+    _: Disk | None,
+    operation: Operation,
+    point: Point,
+    choice: random.Random,
+    came: list[calls.Call],
+) -> oracle.Verdict:
+    """Updater stands still at that call (SIGSTOP, a suspended machine) while somebody starts a second one; then it goes on."""
+    known = begin(world, operation)
+    second: list[tuple[int, str]] = []
+
+    def fault(pid: int) -> calls.Act:
+        def act(call: calls.Call) -> int | None:
+            if came or call.number < point.number:
+                return None
+            came.append(call)
+            os.kill(pid, signal.SIGSTOP)
+            done = subprocess.run(
+                [*world.site.command("restart")], env=world.site.env(), capture_output=True, text=True, check=False,
+                stdin=subprocess.DEVNULL, timeout=60,
+            )  # fmt: skip
+            second.append((done.returncode, done.stdout + done.stderr))
+            os.kill(pid, signal.SIGCONT)
+            return None
+
+        return act
+
+    code, text, _watch = watched_run(world, operation.what, operation.arguments(world), fault)
+    if not came:
+        raise NotReached(f"it ended with {code} before: {text[-500:]}")
+    if second[0][0] not in (0, 6):
+        raise Violation(f"the second updater: exit {second[0]}")
+    if second[0][0] == 6 and code not in operation.codes:
+        raise Violation(f"it stood still for a while and ended with {code}: {text}")
+    if code not in (*operation.codes, 3, 4, 6):
+        raise Violation(f"exit {code}: {text}")
+    return oracle.judge(world, operation, choice, known=known, dead=operation.dead)
+
+
+def network(
+    world: World,
+    _: Disk | None,
+    operation: Operation,
+    point: Point,
+    choice: random.Random,
+    came: list[calls.Call],
+) -> oracle.Verdict:
+    """The network goes away at that call and comes back afterwards."""
+    from examples.release_server import Fault
+
+    known = begin(world, operation)
+
+    def fault(pid: int) -> calls.Act:
+        def act(call: calls.Call) -> int | None:
+            if not came and call.number >= point.number:
+                came.append(call)
+                world.server.faults += [
+                    Fault("", "cut", 0, times=10_000),
+                    Fault("", "status", 502, times=10_000),
+                ]
+            return None
+
+        return act
+
+    try:
+        code, text, _watch = watched_run(world, operation.what, operation.arguments(world), fault)
+    finally:
+        world.server.faults.clear()
+    if not came:
+        raise NotReached(f"it ended with {code} before: {text[-500:]}")
+    return _after_error(world, operation, choice, known, code, text)
+
+
+def script(
+    world: World,
+    _: Disk | None,
+    operation: Operation,
+    point: Point,
+    choice: random.Random,
+    came: list[calls.Call],
+) -> oracle.Verdict:
+    """kill -9, and then the emergency script instead of updater, without any Python on the PATH."""
+    from tests.shells import tools
+
+    known = begin(world, operation)
+    _killed(world, operation, point.number, came)
+    path = world.place / "tools"
+    if not path.exists():
+        tools(path)
+    began = time.monotonic()
+    done = subprocess.run(
+        ["sh", str(world.site.layout.scripts / "emergency_rollback.sh"), "--yes"], env={"PATH": str(path), "HOME": "/"}, cwd="/",
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    took = time.monotonic() - began
+    if done.returncode != 0:
+        raise Violation(f"emergency_rollback.sh: exit {done.returncode}\n{done.stdout}{done.stderr}")
+    again = world.command("recover")
+    if again.code != 0 or "nothing to recover" not in again.out:
+        raise Violation(f"recover after the script: exit {again.code}\n{again.text}")
+    verdict = oracle.judge_script(world, operation, known=known)
+    return oracle.Verdict(verdict, took)
+
+
+def full(
+    world: World,
+    disk: Disk | None,
+    operation: Operation,
+    point: Point,
+    choice: random.Random,
+    came: list[calls.Call],
+) -> oracle.Verdict:
+    """A disk with exactly ``number`` KB left."""
+    assert disk is not None
+    known = begin(world, operation)
+    filler = disk.place / "filler"
+    _fill(filler, point.number * 1024)
+    came.append(calls.Call(0, 0, f"{point.number} KB left", ()))
+    try:
+        code, text, _watch = watched_run(world, operation.what, operation.arguments(world), None)
+    finally:
+        filler.unlink()
+    return _after_error(world, operation, choice, known, code, text)
+
+
+def _fill(filler: Path, left: int) -> None:
+    free = shutil.disk_usage(filler.parent).free
+    with open(filler, "wb") as file, contextlib.suppress(OSError):
+        os.posix_fallocate(file.fileno(), 0, max(1, free - left))
+
+
+MODES = {
+    "kill": kill,
+    "kill all": kill_all,
+    "kill a child": child,
+    "power cut": power,
+    "error": error,
+    "double": double,
+    "suspended": suspended,
+    "network": network,
+    "script": script,
+    "full disk": full,
+}

@@ -1,0 +1,293 @@
+"""What must be true after every crash, looked at through the command line, the disk, the databases and the processes."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import random
+import re
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.crash.operations import DEFAULTS, MERGED, SCHEMAS, SETTINGS, Operation
+from tests.crash.world import Violation, World
+from tests.site import eventually
+from updater import durable
+
+SLOWEST = 10.0
+"""Seconds that a recovery may take."""
+
+
+@dataclass
+class Verdict:
+    """``state``: ``old`` or ``new``, or ``held`` where updater holds still and its instructions led out of that.
+
+    ``seconds``: how long the recovery took."""
+
+    state: str
+    seconds: float
+
+
+def _must(holds: bool, what: str) -> None:
+    if not holds:
+        raise Violation(what)
+
+
+def judge(
+    world: World,
+    operation: Operation,
+    choice: random.Random,
+    *,
+    known: int,
+    dead: bool,
+    may_hold: bool = False,
+) -> Verdict:
+    """Recover, and look at everything.
+
+    ``known``: records that the history had before. ``dead``: the machine was off, the application with it. ``may_hold``: the fault
+    was such that going back may have failed; then what updater advises must lead out of it.
+
+    Raises:
+        Violation: what is not as it must be.
+    """
+    began = time.monotonic()
+    first = "recover" if dead or choice.random() < 0.7 else choice.choice(["start", "pin"])
+    done = world.command(*(["pin", operation.old] if first == "pin" else [first]))
+    seconds = time.monotonic() - began
+    held = False
+    if done.code == 5 and may_hold:
+        for _ in range(3):
+            done = world.command("recover")
+            if done.code in (0, 4):
+                break
+    _must(done.code in (0, 4), f"{first}: exit {done.code}\n{done.text}")
+    _must(seconds < SLOWEST, f"{first} took {seconds:.1f} s")
+    record = _own_record(world, known)
+    if may_hold and record and record["outcome"] == "rollback-failed":
+        held = True
+        done = world.command("activate", operation.old, "--force")
+        _must(done.code == 0, f"held still, and its advice does not work: {done.code}\n{done.text}")
+    if dead or first == "pin" or may_hold:
+        done = world.command("start")
+        _must(done.code == 0, f"start after the recovery: exit {done.code}\n{done.text}")
+    version = in_service(world)
+    _must(version in (operation.old, operation.new), f"{version} is in service")
+    _data(world, operation, version, record, held=held)
+    _settings(world, version)
+    _telling(operation, version, record, held=held)
+    done = world.command("verify", "--all")
+    _must(done.code == 0, f"verify: exit {done.code}\n{done.text}")
+    before = _listing(world.site.root)
+    done = world.command("recover")
+    _must(
+        done.code == 0 and done.out == "nothing to recover\n", f"a second recovery: {done.code} {done.text}"
+    )
+    _must(before == (after := _listing(world.site.root)), f"a second recovery changed {before ^ after}")
+    nothing_left(world)
+    state = "held" if held else "new" if version == operation.new != operation.old else "old"
+    if operation.old == operation.new and record and record["outcome"] == "succeeded":
+        state = "new"
+    return Verdict(state, seconds)
+
+
+def deploys_next(world: World, operation: Operation) -> None:
+    """The next deployment succeeds with no step by hand, and costs no row either."""
+    missing = world.missing()
+    done = world.work("deploy", operation.follows)
+    _must(done.code == 0, f"the next deployment: exit {done.code}\n{done.text}\n{world.last_words()}")
+    _must(in_service(world) == operation.follows, "the next deployment is not in service")
+    after = world.missing()
+    _must(after == missing, f"the next deployment lost rows: {_few(after)}")
+    _must(world.schema() == SCHEMAS.get(operation.follows, 1), "the next deployment has not migrated")
+    nothing_left(world)
+
+
+def in_service(world: World) -> str:
+    """The one release by every fact there is: link, its files, good, VERSION, status, processes, what answers."""
+    site = world.site
+    version = site.current()
+    _must(version is not None, "`current` is gone")
+    assert version is not None
+    tree = site.layout.release(version)
+    _must(
+        (tree / "serve.py").is_file() and (tree / ".release" / "release.json").is_file(),
+        f"{version} is not whole",
+    )
+    _must((site.root / "VERSION").read_text().strip() == version[1:], "VERSION is another one")
+    good = site.layout.good.readlink().name if site.layout.good.is_symlink() else None
+    _must(good == version, f"`current` is {version}, good {good}")
+    found = json.loads(world.must("status", "--json").out)
+    _must(found["in_service"]["version"] == version, f"status tells {found['in_service']}")
+    seen = [(it["name"], it["state"], it["release"]) for it in found["processes"]]
+    _must(seen == [("web", "running", version)], f"status tells of processes {seen}")
+    _must(
+        found["deployment"] is None if "deployment" in found else True,
+        f"status tells of {found.get('deployment')}",
+    )
+    eventually(lambda: (site.answer() or "").startswith(f"{version[1:]} "), f"{version} answers", 10)
+    return version
+
+
+def _own_record(world: World, known: int) -> Any:
+    """The record of the operation; None if it had not begun, or leaves none."""
+    found = world.site.history()
+    ids = [it["id"] for it in found]
+    _must(len(ids) == len(set(ids)), "a deployment is recorded twice")
+    new = found[known:]
+    _must(len(new) <= 1, f"{len(new)} records of one operation: {[it['outcome'] for it in new]}")
+    return new[0] if new else None
+
+
+def _data(world: World, operation: Operation, version: str, record: Any, *, held: bool) -> None:
+    _must(world.schema() == SCHEMAS.get(version, 1), f"{version} with schema {world.schema()}")
+    missing = world.missing()
+    if not missing:
+        return
+    _must(operation.takes_data_back and record is not None, f"rows are lost: {_few(missing)}")
+    if record["outcome"] != "succeeded":  # then only what the new release wrote may have been taken back
+        old = {what for rows in missing.values() for what in rows if what.startswith(f"{operation.old[1:]}/")}
+        _must(not old or held, f"rows of the release before are lost: {sorted(old)[:3]}")
+    names = dict.fromkeys(re.findall(r"backup_\d{8}_\d{6}(?:_\d+)?", json.dumps(record)))
+    elsewhere = world.in_backups(it for it in names if (world.site.layout.backups / it).is_dir())
+    for kept in world.site.layout.shared.glob(".updater-kept-*"):
+        if str(kept) in json.dumps(record, ensure_ascii=False):
+            elsewhere.append(_kept(world, kept))
+    for name, rows in missing.items():
+        left = rows.difference(*(it.get(name, set()) for it in elsewhere))
+        _must(
+            not left, f"rows are in no backup that the report names ({', '.join(names)}): {sorted(left)[:3]}"
+        )
+
+
+def _kept(world: World, place: Path) -> dict[str, set[str]]:
+    """What the databases hold that were kept aside, under the numbers that ``PATHS`` explains, or the record of the move."""
+    found: dict[str, set[str]] = {}
+    if (place / "PATHS").exists():
+        paths = dict(line.split("  ", 1) for line in (place / "PATHS").read_text().splitlines())
+    else:
+        records = [json.loads(it.read_text()) for it in world.site.layout.own.glob("swap-*.kept.json")]
+        paths = {
+            str(step["number"]): step["path"]
+            for it in records
+            if it["id"] in place.name
+            for step in it["steps"]
+        }
+    for side in ("old", "new"):
+        into = world.place / "kept"
+        shutil.rmtree(into, ignore_errors=True)
+        (into / "data").mkdir(parents=True)
+        for number, path in paths.items():
+            if (place / side / number).is_file() and path.startswith("data/"):
+                shutil.copy(place / side / number, into / path)
+        for name, rows in world.held(into / "data", some=True).items():
+            found[name] = found.get(name, set()) | rows
+    return found
+
+
+def _settings(world: World, version: str) -> None:
+    place = world.site.layout.shared / "config" / "app.toml"
+    if not place.exists():
+        return
+    text = place.read_text()
+    wanted = {DEFAULTS["v1.0.0"]: SETTINGS, DEFAULTS["v1.3.0"]: MERGED}[
+        DEFAULTS.get(version, DEFAULTS["v1.3.0"])
+    ]
+    _must(text == wanted, f"{version} with the settings {text!r}")
+
+
+def _telling(operation: Operation, version: str, record: Any, *, held: bool) -> None:
+    """The report is true."""
+    if operation.old != operation.new:
+        _must(
+            record is not None or version == operation.old,
+            f"{version} is in service, and the history knows nothing of it",
+        )
+        if record is not None and not held:
+            outcome = record["outcome"]
+            _must(
+                (outcome == "succeeded") == (version == operation.new),
+                f"a false report: {outcome}, and {version} is in service",
+            )
+    if record is not None and record["outcome"] in ("rolled-back", "failed"):
+        _must(bool(record["error"] and record["error"]["message"]), "a failure without a reason")
+
+
+def nothing_left(world: World) -> None:
+    """No lock, journal, temporary name or process is left over."""
+    layout = world.site.layout
+    for directory, names, files in os.walk(layout.root):
+        for name in (*names, *files):
+            _must(not durable.is_temporary(name), f"left over: {directory}/{name}")
+            _must(
+                not name.startswith(".updater-") or name.startswith(".updater-kept-"),
+                f"left over: {directory}/{name}",
+            )  # what is kept aside is named by the report
+    _must(list(layout.journal.glob("*.jsonl")) == [], "a journal is left open")
+    for name in ("trial", "swap", "swapped", "swap_steps", "emergency", "drained"):
+        _must(not os.path.lexists(getattr(layout, name)), f"left over: {name}")
+    _must(not (layout.run / "child").exists(), "a child is told of")
+    with open(layout.lock, "rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as failure:
+            raise Violation("the lock is held") from failure
+    eventually(lambda: len(world.forks.family()) == 1, f"one process, not {_processes(world)}", 10)
+
+
+def _processes(world: World) -> list[str]:
+    found = []
+    for pid in world.forks.family():
+        try:
+            found.append(Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()[-120:])
+        except OSError:
+            continue
+    return found
+
+
+VOLATILE = re.compile(r"shared/(data|logs)/|\.updater/(lock|cache/|room)")
+
+
+def _listing(root: Path) -> set[tuple[str, int, int]]:
+    """Every name with its size and date, but for what the application writes and the log."""
+    found = set()
+    for directory, names, files in os.walk(root):
+        for name in (*names, *files):
+            place = os.path.join(directory, name)
+            inside = os.path.relpath(place, root)
+            if VOLATILE.match(inside):
+                continue
+            about = os.lstat(place)
+            date = 0 if os.path.isdir(place) and not os.path.islink(place) else about.st_mtime_ns
+            found.add((inside, about.st_size if date else 0, date))
+    return found
+
+
+def _few(missing: dict[str, set[str]]) -> str:
+    return "; ".join(f"{name}: {len(rows)}, {sorted(rows)[:3]}" for name, rows in missing.items())
+
+
+def judge_script(world: World, operation: Operation, *, known: int) -> str:
+    """After an emergency script: a release that was good is in service with its data, and the history says who did it."""
+    version = in_service(world)
+    _must(world.schema() == SCHEMAS.get(version, 1), f"{version} with schema {world.schema()}")
+    found = world.site.history()
+    ids = [it["id"] for it in found]
+    _must(len(ids) == len(set(ids)), "a deployment is recorded twice")
+    _must(len(found) > known and found[-1]["origin"] == "script", "the script is not in the history")
+    missing = world.missing()
+    if missing:
+        _must(operation.takes_data_back, f"rows are lost: {_few(missing)}")
+        names = dict.fromkeys(re.findall(r"backup_\d{8}_\d{6}(?:_\d+)?", json.dumps(found[known:])))
+        elsewhere = world.in_backups(it for it in names if (world.site.layout.backups / it).is_dir())
+        for name, rows in missing.items():
+            left = rows.difference(*(it[name] for it in elsewhere))
+            _must(
+                not left,
+                f"rows are in no backup that the report names ({', '.join(names)}): {sorted(left)[:3]}",
+            )
+    nothing_left(world)
+    return "new" if version == operation.new != operation.old else "old"
