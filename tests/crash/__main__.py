@@ -63,6 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
         given.deploy_every,
         given.package,
         given.budget,
+        given.stop,
     )
     print(f"seed {given.seed}, {given.jobs} jobs", file=sys.stderr)
     run.go(given.note)
@@ -94,7 +95,7 @@ def again(names: list[str], seed: int, package: Path | None) -> int:
     """Points that a run has named, one after the other, with all that is told of them."""
     code = 0
     with campaign.workplace() as place:
-        campaign._begin_job(place, package)
+        campaign.begin_job(place, package)
         try:
             for name in names:
                 result = campaign.try_point(parsed(name, seed))

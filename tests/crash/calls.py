@@ -164,8 +164,8 @@ class Watch(threading.Thread):
                         return
                     continue
                 raise
-            identifier, pid, _, number, _, _, *arguments = _NOTIFICATION.unpack(buffer)
-            answer = self._decide(pid, number, arguments)
+            identifier, thread, _, number, _, _, *arguments = _NOTIFICATION.unpack(buffer)
+            answer = self._decide(thread, number, arguments)
             if answer == -1:
                 continue
             response = (
@@ -184,12 +184,13 @@ class Watch(threading.Thread):
         poll.register(self.listener, select.POLLIN)
         return any(event & (select.POLLHUP | select.POLLERR) for _, event in poll.poll(0))
 
-    def _decide(self, pid: int, number: int, arguments: list[int]) -> int | None:
+    def _decide(self, thread: int, number: int, arguments: list[int]) -> int | None:
         name = _name(number)
         try:
+            pid = self.pid if thread == self.pid else _process(thread)
             if not self._is_ours(pid):
                 return None
-            paths = self._paths(pid, name, arguments)
+            paths = self._paths(thread, name, arguments)
         except OSError:  # it was killed meanwhile
             return None
         if paths is None:
@@ -229,6 +230,12 @@ class Watch(threading.Thread):
             it[len(self.root) + 1 :] for it in found if it.startswith(self.root + "/") or it == self.root
         )
         return below or None
+
+
+def _process(thread: int) -> int:
+    """The process that a thread belongs to."""
+    text = Path(f"/proc/{thread}/status").read_text()
+    return int(text.partition("Tgid:")[2].split(None, 1)[0])
 
 
 _names: dict[int, str] = {}

@@ -25,6 +25,7 @@ from tests.crash import faults
 from tests.crash.calls import Call
 from tests.crash.disk import Disk
 from tests.crash.faults import CAN_FAIL, ERRORS, Point, Result
+from tests.crash.forks import Forks
 from tests.crash.operations import OPERATIONS
 from tests.crash.world import World
 
@@ -33,6 +34,13 @@ FULL = {
     "double": 3000, "suspended": 200, "script": 600,
 }  # fmt: skip
 """How many points of each mode a full run tries: 10,000 kills, 6,000 power cuts, more than 6,000 errors, 3,000 double faults."""
+
+SAMPLE = {
+    "kill": 5, "kill all": 2, "power cut": 4, "error": 3, "kill a child": 0.5, "full disk": 0.4, "double": 1, "suspended": 0.5,
+    "script": 1, "network": 0.5,
+}  # fmt: skip
+"""How many points of each mode and operation the tests try, times the operation's weight; at least one."""
+SAMPLE_SEED = 1
 
 KINDS = (
     (r"\.updater/journal/", "journal"),
@@ -82,30 +90,40 @@ class Plan:
     left_out: dict[str, str] = field(default_factory=dict)
 
 
-def shares(total: int, sizes: Mapping[str, int]) -> dict[str, int]:
+def shares(total: float, sizes: Mapping[str, int]) -> dict[str, int]:
     """Divide ``total`` in proportion to the sizes; at least one each."""
     whole = sum(sizes.values())
     return {name: max(1, round(total * size / whole)) for name, size in sizes.items()} if whole else {}
 
 
+def weighted(each: float, names: Iterable[str]) -> dict[str, int]:
+    """So many for each operation, times its weight; at least one."""
+    return {name: max(1, round(each * OPERATIONS[name].weight)) for name in names}
+
+
 def plan(
     golden: Mapping[str, Sequence[Call]],
     recoveries: Mapping[tuple[str, int], int],
-    counts: Mapping[str, int],
+    counts: Mapping[str, float],
     seed: int,
+    *,
+    each: bool = False,
 ) -> Plan:
-    """The points of a run. ``golden``: the calls of each operation; ``recoveries``: how many a recovery after a kill has."""
+    """The points of a run. ``golden``: the calls of each operation; ``recoveries``: how many a recovery after a kill has.
+
+    ``each``: the counts are for each operation, times its weight, and not for all of them together."""
     made = Plan()
     sizes = {name: len(calls) for name, calls in golden.items()}
     for mode, wanted in counts.items():
-        choice = random.Random(f"{seed}/{mode}")
         if mode in ("power cut", "full disk") and (why := disks.missing()):
             made.left_out[mode] = why
             continue
-        if mode == "double":
-            made.points += _doubles(recoveries, wanted, seed, choice)
-            continue
-        for name, share in shares(wanted, _fitting(mode, sizes)).items():
+        fitting = _fitting(mode, sizes)
+        for name, share in (weighted(wanted, fitting) if each else shares(wanted, fitting)).items():
+            choice = random.Random(f"{seed}/{mode}/{name}")
+            if mode == "double":
+                made.points += _doubles(name, recoveries, share, seed, choice)
+                continue
             calls = _candidates(mode, golden[name])
             made.points += [
                 Point(name, mode, number, more, seed) for number, more in _of(mode, calls, share, choice)
@@ -113,17 +131,20 @@ def plan(
     return made
 
 
+def fits(mode: str, name: str) -> bool:
+    """Whether a mode makes sense for an operation."""
+    deployment = OPERATIONS[name].what == "worker"
+    if mode == "network":
+        return name in ("deploy", "fetch")
+    if mode == "script":
+        return deployment and name not in ("fetch", "restore", "roll back with data")
+    if mode == "kill a child":
+        return deployment and name not in ("fetch", "restore")
+    return deployment or mode not in ("full disk", "double")
+
+
 def _fitting(mode: str, sizes: Mapping[str, int]) -> dict[str, int]:
-    """The operations that a mode makes sense for."""
-    fits = {
-        "network": lambda it: it in ("deploy", "fetch"),
-        "script": lambda it: (
-            OPERATIONS[it].what == "worker" and it not in ("fetch", "restore", "roll back with data")
-        ),
-        "full disk": lambda it: OPERATIONS[it].what == "worker",
-        "kill a child": lambda it: OPERATIONS[it].what == "worker",
-    }.get(mode, lambda it: True)
-    return {name: size for name, size in sizes.items() if fits(name)}
+    return {name: size for name, size in sizes.items() if fits(mode, name)}
 
 
 def _candidates(mode: str, calls: Sequence[Call]) -> Sequence[Call]:
@@ -148,7 +169,8 @@ def _of(
             if fitting:
                 yield choice.choice(fitting).number, (name, often)
         return
-    combinations = itertools.cycle(itertools.product(disks.FILESYSTEMS, disks.MODELS))
+    kinds_of_disk = disks.FILESYSTEMS if share >= 24 else (choice.choice(disks.FILESYSTEMS),)
+    combinations = itertools.cycle(itertools.product(kinds_of_disk, disks.MODELS))
     rounds = stratified(calls, share, choice)
     while rounds:
         for call in rounds:
@@ -158,26 +180,33 @@ def _of(
 
 
 def _doubles(
-    recoveries: Mapping[tuple[str, int], int], wanted: int, seed: int, choice: random.Random
+    name: str, recoveries: Mapping[tuple[str, int], int], wanted: int, seed: int, choice: random.Random
 ) -> list[Point]:
     every = [
         Point(name, "double", first, (second,), seed)
-        for (name, first), count in recoveries.items()
+        for (operation, first), count in recoveries.items()
+        if operation == name
         for second in range(1, count + 1)
     ]
-    return sorted(
-        choice.sample(every, min(wanted, len(every))), key=lambda it: (it.operation, it.number, it.more)
-    )
+    return sorted(choice.sample(every, min(wanted, len(every))), key=lambda it: (it.number, it.more))
+
+
+def firsts(name: str, calls: Sequence[Call], wanted: int, seed: int) -> list[int]:
+    """First deaths of an operation to choose second ones from; each is followed by a recovery of some dozen calls."""
+    choice = random.Random(f"{seed}/first/{name}")
+    late = [it.number for it in calls if kind(it) not in BULK and it.number > len(calls) // 4]
+    return choice.sample(late, min(max(1, wanted // 25), len(late)))
 
 
 # the processes that try them
 
 _worlds: dict[str, tuple[World, Disk | None]] = {}
+_forks: list[Forks] = []
 _place = Path()
 _package: Path | None = None
 
 
-def _begin_job(place: Path, package: Path | None) -> None:
+def begin_job(place: Path, package: Path | None) -> None:
     global _place, _package
     _place, _package = place / f"j{os.getpid()}", package
     os.environ["PYTEST_XDIST_WORKER"] = f"gw{os.getpid() % 32}"  # ports of its own
@@ -193,6 +222,8 @@ def end_worlds() -> None:
             with contextlib.suppress(Exception):
                 disk.end()
     _worlds.clear()
+    while _forks:
+        _forks.pop().end()
     shutil.rmtree(_place, ignore_errors=True)
 
 
@@ -202,11 +233,11 @@ def _world(filesystem: str) -> tuple[World, Disk | None]:
         place = _place / (filesystem or "mem")
         place.mkdir(parents=True, exist_ok=True)
         disk = Disk(filesystem, place / "image", place / "disk") if filesystem else None
+        if not _forks:
+            _forks.append(Forks(_place / "said", _package))
         # Each flush of the application takes all of ext4's journal with it: it writes seldom where flushes are what is tried.
-        _worlds[filesystem] = (
-            World(place, place / "disk", every=0.15 if filesystem else 0.03, package=_package),
-            disk,
-        )
+        every = 0.15 if filesystem else 0.03
+        _worlds[filesystem] = World(place, place / "disk", every, _package, _forks[0]), disk
     return _worlds[filesystem]
 
 
@@ -271,12 +302,14 @@ class Run:
     """One run: how it was asked for and what came out."""
 
     seed: int
-    counts: Mapping[str, int]
+    counts: Mapping[str, float]
     operations: Sequence[str] = tuple(OPERATIONS)
     jobs: int = 3
     deploy_every: int = 1
     package: Path | None = None
     budget: float | None = None
+    stop: bool = False
+    each: bool = False
     results: list[Result] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
@@ -289,7 +322,7 @@ class Run:
             golden = dict(zip(self.operations, pool.map(look, self.operations), strict=True))
             _tell(f"{sum(map(len, golden.values()))} calls in {len(golden)} operations")
             recoveries = self._recoveries(pool, golden)
-            made = plan(golden, recoveries, self.counts, self.seed)
+            made = plan(golden, recoveries, self.counts, self.seed, each=self.each)
             self.left_out = made.left_out
             batches = _batches(made.points)
             _tell(f"{len(made.points)} points")
@@ -305,31 +338,26 @@ class Run:
                     if result.outcome in ("violation", "harness"):
                         _tell(told(result))
                 _tell_progress(len(self.results), len(made.points), time.monotonic() - began)
-                if self.budget and time.monotonic() - began > self.budget:
+                late = self.budget is not None and time.monotonic() - began > self.budget
+                if late or (self.stop and any(it.outcome == "violation" for it in self.results)):
                     for it in waiting:
                         it.cancel()
-                    self.budget = None
         self.seconds = time.monotonic() - began
 
     def _pool(self, place: Path) -> ProcessPoolExecutor:
         context = multiprocessing.get_context("spawn")
-        return ProcessPoolExecutor(self.jobs, context, _begin_job, (place, self.package))
+        return ProcessPoolExecutor(self.jobs, context, begin_job, (place, self.package))
 
     def _recoveries(
         self, pool: ProcessPoolExecutor, golden: Mapping[str, Sequence[Call]]
     ) -> dict[tuple[str, int], int]:
-        """First deaths to choose second ones from: a few of each operation that has a journal."""
         wanted = self.counts.get("double", 0)
         if not wanted:
             return {}
-        choice = random.Random(f"{self.seed}/first")
-        names = [it for it in self.operations if OPERATIONS[it].what == "worker"]
-        each = max(1, min(8, wanted // (20 * max(1, len(names)))))
-        firsts = []
-        for name in names:
-            late = [it for it in golden[name] if kind(it) not in BULK and it.number > len(golden[name]) // 4]
-            firsts += [(name, it.number) for it in choice.sample(late, min(each, len(late)))]
-        found = pool.map(look_at_recovery, *zip(*firsts, strict=True)) if firsts else ()
+        sizes = _fitting("double", {name: len(calls) for name, calls in golden.items()})
+        each = weighted(wanted, sizes) if self.each else shares(wanted, sizes)
+        asked = [(name, it) for name in sizes for it in firsts(name, golden[name], each[name], self.seed)]
+        found = pool.map(look_at_recovery, *zip(*asked, strict=True))
         return {(name, number): count for name, number, count in found if count}
 
 

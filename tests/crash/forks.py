@@ -15,9 +15,11 @@ import ctypes
 import importlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Mapping, Sequence
@@ -53,6 +55,14 @@ class Running:
         self.server, self.pid, self.outputs = server, pid, outputs
 
     def wait(self) -> Ended:
+        with contextlib.suppress(ProcessLookupError):  # it has ended already
+            ending = os.pidfd_open(self.pid)
+            try:
+                poll = select.poll()
+                poll.register(ending, select.POLLIN)
+                poll.poll()
+            finally:
+                os.close(ending)
         code = self.server.ask({"wait": self.pid})["code"]
         out, err = (it.read_text(errors="replace") for it in self.outputs)
         return Ended(code, out, err)
@@ -72,6 +82,7 @@ class Forks:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
         )  # fmt: skip
         self._number = 0
+        self._asking = threading.Lock()
 
     def __enter__(self) -> Forks:
         return self
@@ -101,9 +112,10 @@ class Forks:
 
     def ask(self, question: Mapping[str, Any]) -> Any:
         assert self.process.stdin and self.process.stdout
-        self.process.stdin.write(json.dumps(question) + "\n")
-        self.process.stdin.flush()
-        said = self.process.stdout.readline()
+        with self._asking:
+            self.process.stdin.write(json.dumps(question) + "\n")
+            self.process.stdin.flush()
+            said = self.process.stdout.readline()
         if not said:
             raise RuntimeError("the process that forks has died")
         return json.loads(said)
@@ -112,7 +124,8 @@ class Forks:
         self, root: Path, what: str, arguments: Sequence[str], env: Mapping[str, str], *, trap: Path | None = None,
         reads: bool = False,
     ) -> Running:  # fmt: skip
-        """Begin ``what``: ``worker`` with a request, or ``command`` with the command line's words; ``trap``: under a watch."""
+        """Begin ``what``: ``worker`` with a request, ``command`` with the command line's words, or any other ``program``; ``trap``:
+        under a watch."""
         self._number += 1
         outputs = (self.place / f"out-{self._number % 8}", self.place / f"err-{self._number % 8}")
         asked = {
@@ -216,6 +229,8 @@ def _run(what: str, root: str, arguments: list[str]) -> int:
 
         answers = os.dup(1)
         return worker.main([root, str(answers), *arguments])
+    if what == "program":
+        os.execvpe(arguments[0], arguments, dict(os.environ))
     from updater import cli
 
     sys.argv = ["updater", *arguments]

@@ -25,7 +25,7 @@ class Operation:
 
     ``codes``: how it ends when nothing is interrupted. ``takes_data_back``: rows may go from the database, into the backup that the
     report names. ``dead``: when it is killed the application may be down, and nothing but its own start brings it back.
-    ``follows``: the deployment that must succeed afterwards.
+    ``follows``: the deployment that must succeed afterwards. ``weight``: its share of a sample.
     """
 
     name: str
@@ -38,6 +38,7 @@ class Operation:
     takes_data_back: bool = False
     dead: bool = False
     follows: str = "v2.0.0"
+    weight: float = 1.0
 
 
 def request(kind: str, wanted: str | None = None, **more: object) -> Callable[[World], list[str]]:
@@ -175,7 +176,7 @@ def interrupted(name: str, before: Callable[[World], Saved], tag: str, at: str) 
     def state(world: World) -> Saved:
         def make() -> None:
             world.back_to(before(world))
-            came = []
+            came: list[calls.Call] = []
 
             def act(call: calls.Call) -> int | None:
                 if not came and call.name.startswith("rename") and call.paths[-1] == at:
@@ -233,31 +234,28 @@ OPERATIONS = {
         Operation("deploy", plain, request("deploy", "v1.1.0"), new="v1.1.0"),
         Operation("deploy a bad release", plain, request("deploy", "v1.1.1"), codes=(4,)),
         Operation(
-            "deploy with a migration", migrating, request("deploy", "v1.2.0"), new="v1.2.0", takes_data_back=True, follows="v2.1.0",
-        ),
+            "deploy with a migration", migrating, request("deploy", "v1.2.0"), new="v1.2.0", takes_data_back=True, follows="v2.1.0", weight=2),
         Operation(
-            "deploy a migration that fails", watched, request("deploy", "v1.2.1"), codes=(4,), takes_data_back=True, follows="v2.1.0",
-        ),
-        Operation("deploy with new settings", with_settings, request("deploy", "v1.3.0"), new="v1.3.0"),
-        Operation("fetch", plain, request("fetch", "v1.1.0")),
+            "deploy a migration that fails", watched, request("deploy", "v1.2.1"), codes=(4,), takes_data_back=True, follows="v2.1.0", weight=2),
+        Operation("deploy with new settings", with_settings, request("deploy", "v1.3.0"), new="v1.3.0", weight=0.5),
+        Operation("fetch", plain, request("fetch", "v1.1.0"), weight=0.7),
         Operation("activate", gone_back, request("activate", "v1.1.0"), new="v1.1.0"),
         Operation("roll back", with_both, request("rollback"), old="v1.1.0", new="v1.0.0"),
         Operation(
             "roll back with data", migrated, request("rollback", restore_data=True), old="v1.2.0", new="v1.0.0", takes_data_back=True,
             follows="v2.1.0",
         ),
-        Operation("back up", plain, typed("backup", "create"), what="command"),
+        Operation("back up", plain, typed("backup", "create"), what="command", weight=0.5),
         Operation("restore", with_backups, _oldest_backup, takes_data_back=True),
-        Operation("prune", crowded, typed("prune", "--yes"), what="command", old="v1.4.0", new="v1.4.0"),
-        Operation("prune backups", crowded, typed("backup", "prune", "--yes"), what="command", old="v1.4.0", new="v1.4.0"),
-        Operation("restart", plain, typed("restart"), what="command", dead=True),
+        Operation("prune", crowded, typed("prune", "--yes"), what="command", old="v1.4.0", new="v1.4.0", weight=0.5),
+        Operation("prune backups", crowded, typed("backup", "prune", "--yes"), what="command", old="v1.4.0", new="v1.4.0", weight=0.5),
+        Operation("restart", plain, typed("restart"), what="command", dead=True, weight=0.5),
         Operation(
             "recover before the commit", interrupted("before the commit", migrating, "v1.2.0", ".updater/good"), typed("recover"),
             what="command", codes=(0, 4), takes_data_back=True, dead=True, follows="v2.1.0",
         ),
         Operation(
             "recover after the commit", interrupted("after the commit", migrating, "v1.2.0", ".updater/swapped.json"), typed("recover"),
-            what="command", old="v1.2.0", new="v1.2.0", dead=True, follows="v2.1.0",
-        ),
+            what="command", old="v1.2.0", new="v1.2.0", dead=True, follows="v2.1.0", weight=0.5),
     )
 }  # fmt: skip

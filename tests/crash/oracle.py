@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.crash.forks import REPOSITORY_TOP
 from tests.crash.operations import DEFAULTS, MERGED, SCHEMAS, SETTINGS, Operation
 from tests.crash.world import Violation, World
 from tests.site import eventually
@@ -79,8 +80,10 @@ def judge(
     _data(world, operation, version, record, held=held)
     _settings(world, version)
     _telling(operation, version, record, held=held)
-    done = world.command("verify", "--all")
-    _must(done.code == 0, f"verify: exit {done.code}\n{done.text}")
+    for words in (("verify", "--all"), ("backup", "verify", "--all")):
+        done = world.command(*words)
+        _must(done.code == 0, f"{' '.join(words)}: exit {done.code}\n{done.text}")
+    _scripts(world)
     before = _listing(world.site.root)
     done = world.command("recover")
     _must(
@@ -92,6 +95,13 @@ def judge(
     if operation.old == operation.new and record and record["outcome"] == "succeeded":
         state = "new"
     return Verdict(state, seconds)
+
+
+def _scripts(world: World) -> None:
+    """The emergency scripts are there, whole."""
+    for it in (REPOSITORY_TOP / "scripts").glob("*.sh"):
+        mine = world.site.layout.scripts / it.name
+        _must(mine.is_file() and mine.read_bytes() == it.read_bytes(), f"scripts/{it.name} is not whole")
 
 
 def deploys_next(world: World, operation: Operation) -> None:
@@ -148,7 +158,8 @@ def _data(world: World, operation: Operation, version: str, record: Any, *, held
     if not missing:
         return
     _must(operation.takes_data_back and record is not None, f"rows are lost: {_few(missing)}")
-    if record["outcome"] != "succeeded":  # then only what the new release wrote may have been taken back
+    if record["outcome"] != "succeeded" and operation.old != operation.new:
+        # Then only what the new release wrote may have been taken back.
         old = {what for rows in missing.values() for what in rows if what.startswith(f"{operation.old[1:]}/")}
         _must(not old or held, f"rows of the release before are lost: {sorted(old)[:3]}")
     names = dict.fromkeys(re.findall(r"backup_\d{8}_\d{6}(?:_\d+)?", json.dumps(record)))

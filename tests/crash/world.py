@@ -100,12 +100,14 @@ class Saved:
 
 @dataclass
 class World:
-    """``disk``: the directory in which the root lies, on the filesystem that is tried; ``place``: everything else."""
+    """``disk``: the directory in which the root lies, on the filesystem that is tried; ``place``: everything else. ``every``: seconds
+    between two rows. Worlds that share the process that forks are used one at a time."""
 
     place: Path
     disk: Path
     every: float = 0.03
     package: Path | None = None
+    shared_forks: Forks | None = None
     site: Site = field(init=False)
 
     def __post_init__(self) -> None:
@@ -114,7 +116,7 @@ class World:
         self.rows = self.place / "rows"
         self.server = ReleaseServer(REPOSITORY, [])
         self.server.__enter__()
-        self.forks = Forks(self.place / "said", self.package)
+        self.forks = self.shared_forks or Forks(self.place / "said", self.package)
         self.site = Site(self.disk, self.server, self.server.releases)  # type: ignore[arg-type]
         self.site.configure(watch=0.08, interval=0.05, keep=8)
         self.saved: dict[str, Saved] = {}
@@ -122,7 +124,8 @@ class World:
 
     def end(self) -> None:
         self.forks.kill_family()
-        self.forks.end()
+        if not self.shared_forks:
+            self.forks.end()
         self.server.__exit__(None, None, None)
 
     def __enter__(self) -> World:

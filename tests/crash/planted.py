@@ -1,0 +1,304 @@
+"""Defects on purpose: each takes one precaution away, and the sample must turn red for it.
+
+    python -m tests.crash.planted                   # every one; prints which point has found it
+    python -m tests.crash.planted --only "no flush of a release"
+
+A precaution whose loss nothing finds is either none, or is kept as belt and braces and listed as such, with the reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.crash import campaign
+from tests.crash.forks import REPOSITORY_TOP
+from tests.crash.operations import OPERATIONS
+
+DEPLOYING = ("deploy", "deploy with a migration", "deploy a migration that fails")
+MOVING = ("deploy with a migration", "deploy a migration that fails", "restore", "roll back with data")
+
+
+@dataclass(frozen=True)
+class Planted:
+    """One defect: in ``file`` below ``updater/``, ``old`` becomes ``new``.
+
+    ``modes`` and ``operations``: where it has to show; fewer points, the same ones. ``spare``: why it may stay unseen.
+    """
+
+    name: str
+    edits: tuple[tuple[str, str, str], ...]
+    modes: tuple[str, ...] = ("power cut",)
+    operations: tuple[str, ...] = tuple(OPERATIONS)
+    spare: str = ""
+
+
+def _durable(name: str, old: str, new: str = "pass", **more: object) -> Planted:
+    return Planted(name, (("durable.py", old, new),), **more)  # type: ignore[arg-type]
+
+
+PLANTED = (
+    Planted(
+        "nothing is flushed",
+        (
+            ("durable.py", "    os.fsync(fd)\n\n\ndef flush_directory", "    pass\n\n\ndef flush_directory"),
+            ("durable.py", "        if libc.syncfs(fd) != 0:", "        if False:"),
+        ),
+    ),
+    _durable(
+        "no flush of a file before its rename",
+        "            os.fchmod(fd, mode)\n            flush(fd)\n",
+        "            os.fchmod(fd, mode)\n",
+    ),
+    _durable(
+        "no flush of the directory after a file's rename",
+        "        raise\n    flush_directory(path.parent)\n",
+        "        raise\n",
+    ),
+    _durable(
+        "no flush of the directory after the swap of a link",
+        "        raise\n    flush_directory(link.parent)\n\n\ndef remove_symlink",
+        "        raise\n\n\ndef remove_symlink",
+    ),
+    _durable(
+        "the link is removed and made anew",
+        "    beside = link.with_name(temporary_name(link.name))\n    os.symlink(target, beside)\n",
+        "    if os.path.lexists(link):\n        os.unlink(link)\n    os.symlink(target, link)\n    flush_directory(link.parent)\n"
+        "    return\n    beside = link.with_name(temporary_name(link.name))\n    os.symlink(target, beside)\n",
+        modes=("kill",),
+        operations=("deploy", "activate", "roll back"),
+    ),
+    _durable(
+        "no flush of the directory after a rename",
+        "    os.replace(source, target)\n    flush_directory(target.parent)\n",
+        "    os.replace(source, target)\n",
+    ),
+    _durable(
+        "no flush of the other directory after a rename",
+        "    if source.parent != target.parent:\n        flush_directory(source.parent)\n",
+        "",
+        spare="one journal of the filesystem holds both directories of a rename: ext4, XFS, APFS and btrfs write them together",
+    ),
+    _durable(
+        "no flush of the directory after a removal",
+        "        os.unlink(path)\n        flush_directory(path.parent)\n",
+        "        os.unlink(path)\n",
+    ),
+    _durable(
+        "no flush of the directory after a directory was made",
+        "            os.mkdir(place, mode)\n        flush_directory(place.parent)\n",
+        "            os.mkdir(place, mode)\n",
+        spare="what is made in it is flushed, and takes its name along on ext4 and XFS; POSIX promises that nowhere",
+    ),
+    _durable(
+        "a tree is removed in its place",
+        "        doomed = path.with_name(temporary_name(path.name))\n        rename(path, doomed)\n",
+        "        pass\n",
+        modes=("kill", "kill all"),
+        operations=("prune", "prune backups"),
+    ),
+    _durable(
+        "no flush of a release", "        if libc.syncfs(fd) != 0:", "        if False:", operations=(*DEPLOYING, "fetch")
+    ),
+    Planted(
+        "no flush of the journal",
+        (("deployment/journal.py", "            if flush:\n                durable.flush(self._fd)\n", ""),),
+    ),
+    Planted(
+        "the journal after the deed",
+        (
+            ("deployment/engine.py", '            tx.journal.record("intent", phase.name)\n            notes.done.append(phase)\n', "            notes.done.append(phase)\n"),
+            ("deployment/engine.py", "            tx.facts[phase.name] = found\n", '            tx.facts[phase.name] = found\n            tx.journal.record("intent", phase.name)\n'),
+        ),
+        modes=("kill", "kill all"),
+        operations=DEPLOYING,
+    ),
+    Planted(
+        "committed on record before it is",
+        (
+            (
+                "deployment/phases/switch.py",
+                '        durable.swap_symlink(tx.layout.good, f"../releases/{target}")\n',
+                '        tx.journal.record("done", "commit", {"previous": previous})\n        durable.swap_symlink(tx.layout.good, f"../releases/{target}")\n',
+            ),
+        ),
+        modes=("kill", "kill all"),
+        operations=("deploy", "activate", "roll back", "deploy with a migration"),
+    ),
+    Planted(
+        "the moves before their record",
+        (
+            ("backups/swap.py", "    durable.write(layout.swap_steps, for_shells(swap), mode=0o600)\n    _write(layout, swap)\n    touched: set[Path] = set()\n    _open(layout, swap)\n", "    touched: set[Path] = set()\n    _open(layout, swap)\n"),
+            ("backups/swap.py", "            _set(_inside(layout, folder.path), folder.mode, folder.owner)\n    _flush(touched)\n\n\ndef claim", "            _set(_inside(layout, folder.path), folder.mode, folder.owner)\n    _flush(touched)\n    durable.write(layout.swap_steps, for_shells(swap), mode=0o600)\n    _write(layout, swap)\n\n\ndef claim"),
+        ),
+        modes=("kill", "kill all"),
+        operations=MOVING,
+    ),
+    Planted(
+        "the moves are not flushed",
+        (("backups/swap.py", "            durable.flush_directory(place)\n", "            pass\n", ),),
+        operations=MOVING,
+    ),
+    Planted(
+        "staged data are not flushed",
+        (
+            ("backups/staging.py", "            durable.flush_tree(swap.directory(self.layout, self._swap, holder))\n", "            pass\n"),
+            ("deployment/phases/migrate.py", "        durable.flush_tree(swap.directory(tx.layout, moving, holder))\n", "        pass\n"),
+        ),
+        operations=MOVING,
+    ),
+    Planted(
+        "the log of a database stays where it is",
+        (
+            ("deployment/phases/migrate.py", "        for sibling in sqlite.siblings(it.place):", "        for sibling in ():"),
+            ("backups/swap.py", "        for end in sqlite.SIBLINGS:", "        for end in ():"),
+        ),
+        modes=("kill", "kill all"),
+        operations=("deploy with a migration", "deploy a migration that fails", "recover before the commit"),
+    ),
+    Planted(
+        "the names in a backup are not flushed",
+        (("backups/create.py", "        durable.flush_directory(work)  # every name in it, before its own is one that counts\n", ""),),
+    ),
+    Planted(
+        "the content of a backup is not flushed",
+        (
+            ("backups/parts.py", "            durable.flush(file.fileno())\n", "            pass\n"),
+            ("backups/uncached.py", "        durable.flush(self._fd)\n", "        pass\n"),
+            ("durable.py", "        file.flush()\n        flush(file.fileno())\n", "        file.flush()\n"),
+        ),
+    ),
+    Planted(
+        "a pid alone is an identity",
+        (("subprocesses.py", "        return self.boot == boot_id() and start_time(self.pid) == self.start\n", "        return start_time(self.pid) is not None\n"),),
+        modes=("power cut", "kill all"),
+    ),
+    Planted(
+        "the lock is not taken",
+        (("lock.py", "        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)\n", "        pass\n"),),
+        modes=("suspended",),
+    ),
+    Planted(
+        "the history gets a record twice",
+        (("records.py", 'if other.get("id") != record.get("id")] + [record]', "] + [record]"),),
+        modes=("double", "kill", "kill all"),
+    ),
+    Planted(
+        "a journal is closed without its record",
+        (("deployment/engine.py", "    if written:\n        quietly", "    if True:\n        quietly"),),
+        modes=("error",),
+    ),
+    Planted(
+        "a way back that the disk hinders is given up",
+        (("deployment/engine.py", "    if any(map(may_pass, problems)):", "    if False:"),),
+        modes=("error",),
+    ),
+    Planted(
+        "what the way back has to tell is forgotten",
+        (('deployment/engine.py', '_note(tx, "undone", phase, tx.told())', '_note(tx, "undone", phase)'),),
+        modes=("kill", "kill all", "double"),
+        operations=("deploy a migration that fails", "deploy with a migration", "recover before the commit"),
+    ),
+    Planted(
+        "nothing is swept",
+        (("deployment/recovery.py", "        durable.sweep(place)\n", "        pass\n"),),
+        modes=("kill", "kill all"),
+    ),
+    Planted(
+        "a commit is never looked for on the disk",
+        (("deployment/recovery.py", '    return now["good"] == tx.target and tx.before.get("good") != tx.target\n\n\ndef interrupted', "    return False\n\n\ndef interrupted"),),
+        modes=("kill", "kill all"),
+        operations=("deploy", "activate", "roll back", "deploy with a migration"),
+        spare="going back is as safe as going forward there; only the report would be of another kind",
+    ),
+    Planted(
+        "a database is copied without its log",
+        (("backups/copying.py", '            _whole(log_fd, target.with_name(f"{target.name}-wal"), check)\n', ""),),
+        modes=("kill", "kill all"),
+        operations=MOVING,
+    ),
+    Planted(
+        "no flush of a release before its seal",
+        (("releases/verification.py", "    durable.flush_tree(release)\n    durable.write(\n        release / ReleaseFiles.RECORD", "    durable.write(\n        release / ReleaseFiles.RECORD"),),
+        operations=(*DEPLOYING, "fetch", "deploy with new settings", "deploy a bad release"),
+    ),
+    Planted(
+        "what a dead child has started goes on",
+        (("deployment/recovery.py", "        orphans.end(layout)\n", ""),),
+        modes=("kill", "kill a child"),
+        operations=DEPLOYING,
+    ),
+)  # fmt: skip
+
+
+def plant(defect: Planted, place: Path) -> Path:
+    """A copy of updater with the defect in it. Returns the directory that holds it.
+
+    Raises:
+        LookupError: what it changes is not there, or more than once: the code has moved on.
+    """
+    into = place / "planted"
+    shutil.rmtree(into, ignore_errors=True)
+    for name in ("updater", "scripts", "VERSION"):
+        source = REPOSITORY_TOP / name
+        if source.is_dir():
+            shutil.copytree(source, into / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, into / name)
+    for file, old, new in defect.edits:
+        path = into / "updater" / file
+        text = path.read_text()
+        if text.count(old) != 1:
+            raise LookupError(f"{defect.name}: {file} has {text.count(old)} times: {old}")
+        path.write_text(text.replace(old, new))
+    return into
+
+
+def caught(defect: Planted, seed: int, jobs: int) -> tuple[str, int, float]:
+    """Run the sample's points where the defect has to show. Returns what has found it (``""``: nothing), how many points were
+    tried, and the seconds."""
+    began = time.monotonic()
+    counts = {mode: number for mode, number in campaign.SAMPLE.items() if mode in defect.modes}
+    with campaign.workplace() as place:
+        run = campaign.Run(
+            seed, counts, defect.operations, jobs, 3, plant(defect, place), stop=True, each=True
+        )
+        try:
+            run.go()
+        except Exception as failure:  # it does not even come through a run without a fault
+            return f"{type(failure).__name__}: {failure}", 0, time.monotonic() - began
+    found = next((it for it in run.results if it.outcome == "violation"), None)
+    return campaign.told(found) if found else "", len(run.results), time.monotonic() - began
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    words = argparse.ArgumentParser(
+        prog="python -m tests.crash.planted", description="Plant defects, and look who is found."
+    )
+    words.add_argument("--seed", type=int, default=campaign.SAMPLE_SEED)
+    words.add_argument("--jobs", type=int, default=4)
+    words.add_argument("--only", action="append", help="a name, or a part of it; may be given again")
+    given = words.parse_args(arguments)
+    wanted = [it for it in PLANTED if not given.only or any(part in it.name for part in given.only)]
+    missed = 0
+    print("| precaution taken away | points | found by |\n| --- | ---: | --- |")
+    for defect in wanted:
+        found, tried, seconds = caught(defect, given.seed, given.jobs)
+        first = (
+            found.splitlines()[0][:160]
+            if found
+            else f"NOT FOUND{f'; belt and braces: {defect.spare}' if defect.spare else ''}"
+        )
+        missed += not found and not defect.spare
+        print(f"| {defect.name} | {tried} | {first} |", flush=True)
+        print(f"{defect.name}: {seconds:.0f} s", file=sys.stderr)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,43 @@
+"""A sample of what ``python -m tests.crash`` does in full: some points of every operation in every mode, the same in each run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.crash import campaign, disk
+from tests.crash.campaign import SAMPLE, SAMPLE_SEED
+from tests.crash.operations import OPERATIONS
+
+
+@pytest.fixture(scope="session")
+def job() -> Iterator[None]:
+    """The worlds of this process; their states are made once."""
+    with campaign.workplace() as place:
+        campaign.begin_job(place, None)
+        yield
+        campaign.end_worlds()
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.usefixtures("job")
+def test_interrupted_anywhere_it_ends_in_one_of_two_states(name: str) -> None:
+    """And nothing is lost, left over, or told falsely; the next deployment succeeds."""
+    calls = campaign.look(name)
+    recoveries = {
+        (name, first): campaign.look_at_recovery(name, first)[2]
+        for first in campaign.firsts(name, calls, 1, SAMPLE_SEED)
+        if campaign.fits("double", name)
+    }
+    made = campaign.plan({name: calls}, recoveries, SAMPLE, SAMPLE_SEED, each=True)
+    results = campaign.try_points(made.points, deploy_every=3)
+    failed = [campaign.told(it) for it in results if it.outcome in ("violation", "harness")]
+    assert not failed, "\n\n".join([f"{len(failed)} of {len(results)}", *failed])
+    assert len(results) >= 8
+
+
+@pytest.mark.skipif(disk.missing() is not None, reason=f"no power can be cut here: {disk.missing()}")
+def test_power_cuts_are_in_the_sample() -> None:
+    """So that their absence shows among the skipped."""
+    assert SAMPLE["power cut"] > 0
