@@ -103,6 +103,9 @@ resume_application() {   # it was told to take on nothing new: that is over
 # data_undo: what a restore or a migration has moved goes back; by the data rule it stays where the schema is the same and the
 # new release may have written to it
 data_undo() {
+    # what updater's own way back, which was interrupted as well, had kept of it already; the journal's line goes before the move
+    kept_data=$(printf '%s\n' "$j_lines" | sed -n -e 's/.*"kept":"\(backup_[0-9_]*\)".*"kind":"note".*/\1/p' -e 's/.*"kept":"\(backup_[0-9_]*\)".*"kind":"undone".*/\1/p' | tail -n 1)
+    [ -z "$kept_data" ] || say "  what ${j_target:-the release} wrote meanwhile is kept in $kept_data"
     [ -e "$own/swap.json" ] || return 0
     if [ "$j_lost" = 1 ] || journal_has intent start; then
         if [ "$j_kind" != restore ] && schema_is_unchanged; then
@@ -110,6 +113,7 @@ data_undo() {
             return
         fi
         aside=$(swap_undo keep) || return 1
+        [ -z "$aside" ] || kept_data="${kept_data:+$kept_data, }$(oneline "$aside")"
         [ -z "$aside" ] || say "  the data from before are back; what was written meanwhile is kept in $(oneline "$aside") (PATHS there: which number was which path)"
     else
         swap_undo drop
@@ -174,7 +178,7 @@ end_interrupted() {
         journal_load "$journal"
         ended="$ended $j_id"
         if last=$(printf '%s\n' "$j_lines" | grep '"kind":"end","mono":') && [ -n "$last" ]; then
-            written=$(printf '%s' "$last" | sed -n 's/.*"data":\({.*}\),"kind":"end","mono":.*/\1/p' | tail -n 1)
+            written=$(printf '%s' "$last" | sed -n 's/^{"at":"[^"]*","boot":[^,]*,"data":\({.*}\),"kind":"end","mono":.*/\1/p' | tail -n 1)
             case $written in
                 *'"outcome":'*) grep -qF "\"id\": \"$j_id\"" "$logs/update_history.json" 2>/dev/null || add_to_history "$written" "$j_id" ;;
             esac
@@ -255,7 +259,7 @@ undo_one() {
     outcome=failed
     [ $touched = 0 ] || outcome=rolled-back
     [ "$trouble" = 0 ] || { warn "the interrupted deployment stays on record: $(command_line cleanup_failed_update.sh), or updater recover, tries again"; return 1; }
-    written=$(record "$j_id" "${j_kind:-deploy}" "$j_origin" "$j_target" "$outcome" "${began:-$(moment)}" "undone after an interruption, by $1" 'updater was killed, or the machine stopped')
+    written=$(record "$j_id" "${j_kind:-deploy}" "$j_origin" "$j_target" "$outcome" "${began:-$(moment)}" "undone after an interruption, by $1${kept_data:+; what ${j_target:-the release} wrote is kept in $kept_data}" 'updater was killed, or the machine stopped')
     add_to_history "$written" "$j_id"
     journal_end "$journal" "$written"
     log "[$j_id] ${j_kind:-deploy} ${j_target:-?}: $outcome: undone after an interruption, by $1"

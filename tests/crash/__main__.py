@@ -46,6 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     words.add_argument("--note", type=Path, help="a file for every result, as lines of JSON")
     words.add_argument("--json", type=Path, help="a file for the summary")
     words.add_argument("--table", type=Path, help="a file for the table, as Markdown")
+    words.add_argument("--stop", action="store_true", help="end at the first promise that is broken")
     words.add_argument(
         "--only", action="append", default=[], help="OPERATION/MODE/NUMBER..., may be given again"
     )

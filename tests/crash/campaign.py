@@ -266,6 +266,7 @@ def _renew(filesystem: str) -> None:
     if disk:
         with contextlib.suppress(Exception):
             disk.end()
+    shutil.rmtree(_place / (filesystem or "mem"), ignore_errors=True)
 
 
 def try_points(points: Sequence[Point], deploy_every: int) -> list[Result]:

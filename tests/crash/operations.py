@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tests.crash import calls
-from tests.crash.world import MIGRATE, Saved, Violation, World
+from tests.crash.world import DUMPED, MIGRATE, Saved, Violation, World
 
 SCHEMAS = {"v1.2.0": 2, "v1.2.1": 2, "v2.1.0": 2}
 """The schema that a release needs; 1 for all others."""
@@ -39,6 +39,13 @@ class Operation:
     dead: bool = False
     follows: str = "v2.0.0"
     weight: float = 1.0
+
+    @property
+    def kind(self) -> str:
+        """As the history calls it."""
+        return {"roll back": "rollback", "roll back with data": "rollback"}.get(
+            self.name, self.name.split()[0]
+        )
 
 
 def request(kind: str, wanted: str | None = None, **more: object) -> Callable[[World], list[str]]:
@@ -128,13 +135,16 @@ def migrated(world: World) -> Saved:
 
 
 def with_backups(world: World) -> Saved:
-    """Two backups, and rows after each."""
+    """Two backups, and rows after each; a database elsewhere has changed as well."""
 
     def make() -> None:
         world.back_to(plain(world))
+        world.site.configure(extra=DUMPED.format(place=world.elsewhere))
+        world.elsewhere.write_text("old")
         for _ in range(2):
             world.must("backup", "create")
             _more_rows(world)
+        world.elsewhere.write_text("later")
         (world.site.layout.shared / "data" / "state.json").write_text('{"open": ["BTC"]}\n')
         (world.site.layout.shared / "data" / "later.json").write_text("{}\n")
 
@@ -223,9 +233,10 @@ def _more_rows(world: World) -> None:
     eventually(world.writes(world.rows.stat().st_size), "the application writes", 20)
 
 
-def _oldest_backup(world: World) -> list[str]:
+def _first_by_hand(world: World) -> list[str]:
+    """The older of the two backups; the deployment before them made one as well."""
     names = sorted(it.name for it in world.site.layout.backups.iterdir() if it.name.startswith("backup_"))
-    return [json.dumps({"kind": "restore", "wanted": names[0]})]
+    return [json.dumps({"kind": "restore", "wanted": names[1]})]
 
 
 OPERATIONS = {
@@ -246,7 +257,7 @@ OPERATIONS = {
             follows="v2.1.0",
         ),
         Operation("back up", plain, typed("backup", "create"), what="command", weight=0.5),
-        Operation("restore", with_backups, _oldest_backup, takes_data_back=True),
+        Operation("restore", with_backups, _first_by_hand, takes_data_back=True),
         Operation("prune", crowded, typed("prune", "--yes"), what="command", old="v1.4.0", new="v1.4.0", weight=0.5),
         Operation("prune backups", crowded, typed("backup", "prune", "--yes"), what="command", old="v1.4.0", new="v1.4.0", weight=0.5),
         Operation("restart", plain, typed("restart"), what="command", dead=True, weight=0.5),

@@ -79,6 +79,7 @@ def judge(
     _must(version in (operation.old, operation.new), f"{version} is in service")
     _data(world, operation, version, record, held=held)
     _settings(world, version)
+    _elsewhere(world, operation, record)
     _telling(operation, version, record, held=held)
     for words in (("verify", "--all"), ("backup", "verify", "--all")):
         done = world.command(*words)
@@ -162,16 +163,20 @@ def _data(world: World, operation: Operation, version: str, record: Any, *, held
         # Then only what the new release wrote may have been taken back.
         old = {what for rows in missing.values() for what in rows if what.startswith(f"{operation.old[1:]}/")}
         _must(not old or held, f"rows of the release before are lost: {sorted(old)[:3]}")
-    names = dict.fromkeys(re.findall(r"backup_\d{8}_\d{6}(?:_\d+)?", json.dumps(record)))
+    _kept_somewhere(world, missing, record)
+
+
+def _kept_somewhere(world: World, missing: dict[str, set[str]], report: Any) -> None:
+    """What is in the databases no more is in a backup, or a directory, that the report names."""
+    text = json.dumps(report, ensure_ascii=False)
+    names = dict.fromkeys(re.findall(r"backup_\d{8}_\d{6}(?:_\d+)?", text))
     elsewhere = world.in_backups(it for it in names if (world.site.layout.backups / it).is_dir())
     for kept in world.site.layout.shared.glob(".updater-kept-*"):
-        if str(kept) in json.dumps(record, ensure_ascii=False):
+        if kept.name in text:
             elsewhere.append(_kept(world, kept))
     for name, rows in missing.items():
         left = rows.difference(*(it.get(name, set()) for it in elsewhere))
-        _must(
-            not left, f"rows are in no backup that the report names ({', '.join(names)}): {sorted(left)[:3]}"
-        )
+        _must(not left, f"rows are in nothing that the report names ({', '.join(names)}): {sorted(left)[:3]}")
 
 
 def _kept(world: World, place: Path) -> dict[str, set[str]]:
@@ -208,6 +213,15 @@ def _settings(world: World, version: str) -> None:
         DEFAULTS.get(version, DEFAULTS["v1.3.0"])
     ]
     _must(text == wanted, f"{version} with the settings {text!r}")
+
+
+def _elsewhere(world: World, operation: Operation, record: Any) -> None:
+    """The database elsewhere is of the same state as the data."""
+    restored = operation.name == "restore" and record is not None and record["outcome"] == "succeeded"
+    wanted = {"": "", "old": "old", "later": "old" if restored else "later"}[world.saved_elsewhere]
+    _must(
+        world.elsewhere.read_text() == wanted, f"elsewhere is {world.elsewhere.read_text()!r}, not {wanted!r}"
+    )
 
 
 def _telling(operation: Operation, version: str, record: Any, *, held: bool) -> None:
@@ -288,17 +302,16 @@ def judge_script(world: World, operation: Operation, *, known: int) -> str:
     found = world.site.history()
     ids = [it["id"] for it in found]
     _must(len(ids) == len(set(ids)), "a deployment is recorded twice")
-    _must(len(found) > known and found[-1]["origin"] == "script", "the script is not in the history")
+    _must(len(found) > known, "nothing is in the history")
+    ended = (
+        found[known]["kind"] == operation.kind
+        and not found[known]["recovered"]
+        and bool(found[known]["phases"])
+    )
+    _must(found[-1]["origin"] == "script" or ended, "the script is not in the history")
     missing = world.missing()
     if missing:
         _must(operation.takes_data_back, f"rows are lost: {_few(missing)}")
-        names = dict.fromkeys(re.findall(r"backup_\d{8}_\d{6}(?:_\d+)?", json.dumps(found[known:])))
-        elsewhere = world.in_backups(it for it in names if (world.site.layout.backups / it).is_dir())
-        for name, rows in missing.items():
-            left = rows.difference(*(it[name] for it in elsewhere))
-            _must(
-                not left,
-                f"rows are in no backup that the report names ({', '.join(names)}): {sorted(left)[:3]}",
-            )
+        _kept_somewhere(world, missing, found[known:])
     nothing_left(world)
     return "new" if version == operation.new != operation.old else "old"

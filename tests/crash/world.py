@@ -81,6 +81,13 @@ command = ["python", "migrate.py"]
 timeout = 20
 """
 
+DUMPED = """
+[backup.dumps.server]
+dump = ["cat", "{place}"]
+restore = ["sh", "-c", 'cat > "$0.new" && mv "$0.new" "$0"', "{place}"]
+"""
+"""What stands for a database that lies elsewhere, in a file, and is kept by dumps."""
+
 TABLES = {"trades": "trades", "log": "lines"}
 
 
@@ -94,6 +101,7 @@ class Saved:
 
     copy: Path
     rows: str
+    elsewhere: str
     settings: dict[str, Any]
     running: bool
 
@@ -114,6 +122,9 @@ class World:
         self.place.mkdir(parents=True, exist_ok=True)
         self.disk.mkdir(parents=True, exist_ok=True)
         self.rows = self.place / "rows"
+        self.elsewhere = self.place / "server"
+        self.elsewhere.touch()
+        self.saved_elsewhere = ""
         self.server = ReleaseServer(REPOSITORY, [])
         self.server.__enter__()
         self.forks = self.shared_forks or Forks(self.place / "said", self.package)
@@ -200,7 +211,7 @@ class World:
         copy.parent.mkdir(exist_ok=True)
         subprocess.run(["cp", "-a", self.site.root, copy], check=True)
         noted = self.rows.read_text() if self.rows.exists() else ""
-        self.saved[name] = Saved(copy, noted, dict(self.site.settings), running)
+        self.saved[name] = Saved(copy, noted, self.elsewhere.read_text(), dict(self.site.settings), running)
         return self.saved[name]
 
     def back_to(self, state: Saved) -> None:
@@ -211,6 +222,8 @@ class World:
         subprocess.run(["cp", "-a", state.copy, self.site.root], check=True)
         self.site.settings = dict(state.settings)
         self.rows.write_text(state.rows)
+        self.elsewhere.write_text(state.elsewhere)
+        self.saved_elsewhere = state.elsewhere
         if state.running:
             self.must("start", "--no-wait")
             eventually(self.writes(len(state.rows)), "the application writes", 20)
