@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from tests.crash.killed import CALLS
-from tests.site import Site
+from tests.crash.model import Forks
+from tests.site import Done, Site
 
 REPOSITORY_TOP = Path(__file__).resolve().parents[2]
 POINTS = int(os.environ.get("CRASH_POINTS", "2"))
@@ -153,6 +154,33 @@ def test_killed_while_it_activates(site: Site, call: str) -> None:
         kills += came(status, said, number)
         oracle(site, "v1.0.0", "v1.1.0", ["recover"])
     assert kills >= len(chosen(total)) - 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks of a process that has loaded everything")
+def test_killed_while_it_prunes(site: Site) -> None:
+    """A release that has gone has left nothing: installed again it is not good before it has run, and no secret of it stays."""
+    site.configure(watch=0)
+    site.deployed("v1.0.0", "v1.1.0", "v1.2.0")
+    layout, gone = site.layout, "v1.0.0"
+    forks = Forks()
+
+    def run(*words: str, number: int = 0) -> Done:
+        return forks.start(words, cwd=site.place, env=site.env(), call="unlink", number=number).wait()
+
+    try:
+        for number in range(1, 100):
+            killed = run("prune", "--yes", "--keep", "1", number=number)
+            assert run("recover").out == "nothing to recover\n"
+            site.is_clean()
+            if killed.code == 0 or not layout.release(gone).exists():
+                break
+    finally:
+        forks.end()
+    assert killed.code in (0, -signal.SIGKILL), killed.text
+    left = {it.parent.name for it in layout.own.rglob(f"{gone}*") if "journal" not in it.parts}
+    assert left == set(), f"killed at unlink {number}: {killed.text}"
+
+    site.runs("v1.2.0")
 
 
 def _back_to(site: Site, version: str, *, without: str | None = None) -> None:

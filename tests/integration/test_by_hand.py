@@ -125,6 +125,23 @@ def test_a_flip_amid_a_deployment_that_is_killed_is_what_recovery_comes_back_to(
     assert "now v1.0.0 is" in status(site)
 
 
+def test_a_trial_whose_journal_somebody_removed_is_over_when_a_good_release_is_back(site: Site) -> None:
+    site.deployed("v1.0.0")
+    site.publish("v1.1.0")
+    site.configure(watch=600)
+    running = site.start("deploy", "v1.1.0")
+    eventually(lambda: in_phase(site, "watch"), "it watches")
+    os.kill(holder_pid(site), signal.SIGKILL)
+    running.communicate(timeout=60)
+    typed("rm .updater/journal/*.jsonl", site.root)
+    assert site.updater("recover").out == "nothing to recover\n"
+    assert site.answer().startswith("1.1.0 1 "), "nobody has judged it: it is on trial still"
+    typed("ln -sfn releases/v1.0.0 current", site.root)
+    well(site.updater("restart"))
+    assert site.answer().startswith("1.0.0 no "), "it is good"
+    assert not site.layout.trial.exists()
+
+
 @pytest.mark.parametrize("shell", ["sh", "bash", "mksh", "zsh"])
 def test_what_is_offered_to_be_typed_never_puts_a_link_into_a_directory(tmp_path: Path, shell: str) -> None:
     root = tmp_path / "it's a root"

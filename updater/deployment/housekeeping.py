@@ -69,14 +69,19 @@ def plan(layout: Layout, keep: int) -> list[str]:
 
 
 def remove(layout: Layout, version: str) -> None:
-    """Remove one installed release. Its bad mark stays: a release that failed is not taken again by itself."""
-    durable.remove_tree(layout.release(version))
-    marks.take(layout, version, "good")
-    marks.take(layout, version, "pinned")
+    """Remove one installed release. Its bad mark stays: a release that failed is not taken again by itself.
+
+    The release itself goes last, and its good mark right before: killed earlier, the next pruning goes on; killed between the two
+    it is there as one that was only fetched. Nobody would look for what a release that has gone had left behind, and installed
+    again it would count as good.
+    """
     layout.configuration(version).unlink(missing_ok=True)
     if (layout.launchers / version).is_dir():
         durable.remove_tree(layout.launchers / version)
     sets.forget(layout, version)
+    marks.take(layout, version, "pinned")
+    marks.take(layout, version, "good")
+    durable.remove_tree(layout.release(version))
 
 
 def prune(tx: Transaction) -> None:

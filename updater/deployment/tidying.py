@@ -1,4 +1,4 @@
-"""What moves of data leave behind when their deployment was killed, or hindered while it was tidied up. Every command that
+"""What a deployment leaves behind when it was killed, hindered while it was tidied up, or lost its journal. Every command that
 changes something looks for it, so it imports nothing of what moves data."""
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ from updater.backups import swap
 from updater.deployment import journal
 from updater.errors import UpdaterError
 from updater.layout import Layout
+from updater.releases import service
 
 
 def tidy(layout: Layout) -> None:
-    """Tidy up after moves whose deployment has ended.
+    """Tidy up after deployments that have ended, and moves of data of theirs.
 
     After a success what lay there before may go. After anything else both states stay where they are.
     """
     try:
+        _end_trial(layout)
         swap.clear(layout)
         swap.forget_steps(layout)
         if not layout.drained.exists():
@@ -37,6 +39,15 @@ def tidy(layout: Layout) -> None:
             records.log(layout, line, error=True)
     except (UpdaterError, OSError) as failure:
         records.log(layout, f"data that were moved could not be tidied up: {failure}", error=True)
+
+
+def _end_trial(layout: Layout) -> None:
+    """A good release is on no trial that nothing would ever end. One that has not been judged stays on trial, whoever has lost
+    the journal: to put it into service judges it."""
+    if layout.trial.exists() and not journal.unfinished(layout):
+        here = service.in_service(layout).release
+        if here is not None and here == service.named_by(layout, layout.good):
+            durable.remove(layout.trial)
 
 
 def set_aside(layout: Layout) -> list[str]:

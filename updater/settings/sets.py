@@ -116,7 +116,7 @@ def bound_versions(layout: Layout) -> list[str]:
 
 
 def forget(layout: Layout, version: str) -> None:
-    """Keep a release's settings no longer; call it when the release is gone."""
+    """Keep a release's settings no longer; call it when the release goes."""
     name = bound_name(layout, version)
     durable.remove_symlink(layout.bound_settings / version)
     if name:
