@@ -30,17 +30,19 @@ from tests.crash.operations import OPERATIONS
 from tests.crash.world import World
 
 FULL = {
-    "kill": 6500, "kill all": 3500, "power cut": 6000, "error": 5600, "kill a child": 300, "full disk": 200, "network": 100,
+    "kill": 6500, "kill all": 3500, "power cut": 5900, "power cut once done": 200, "error": 5600, "kill a child": 300, "full disk": 200, "network": 100,
     "double": 3000, "suspended": 200, "script": 600,
 }  # fmt: skip
 """How many points of each mode a full run tries: 10,000 kills, 6,000 power cuts, more than 6,000 errors, 3,000 double faults."""
 
 SAMPLE = {
-    "kill": 5, "kill all": 2, "power cut": 4, "error": 3, "kill a child": 0.5, "full disk": 0.4, "double": 1, "suspended": 0.5,
-    "script": 1, "network": 0.5,
+    "kill": 7, "kill all": 2, "power cut": 3, "power cut once done": 1, "error": 2.5, "kill a child": 0.5, "full disk": 0.4, "double": 1,
+    "suspended": 0.5, "script": 0.7, "network": 0.5,
 }  # fmt: skip
 """How many points of each mode and operation the tests try, times the operation's weight; at least one."""
 SAMPLE_SEED = 1
+DISKS = ("power cut", "power cut once done", "full disk")
+"""Modes that need a filesystem of their own."""
 
 KINDS = (
     (r"\.updater/journal/", "journal"),
@@ -60,6 +62,8 @@ KINDS = (
 """What a path is about."""
 BULK = {"log", "cache", "release", "backup"}
 """Where calls are many and alike."""
+FIRST = ("link", "moved data", "journal", "seal", "mark", "data", "history")
+"""What decides what a crash means; a small sample begins with it."""
 
 
 def kind(call: Call) -> str:
@@ -75,7 +79,8 @@ def stratified(calls: Sequence[Call], count: int, choice: random.Random) -> list
     for call in calls:
         groups[kind(call), call.name].append(call)
     ends = [it for group in groups.values() for it in dict.fromkeys((group[-1], group[0]))]
-    ends.sort(key=lambda it: (kind(it) in BULK, choice.random()))
+    ranks = {name: rank for rank, name in enumerate(FIRST)}
+    ends.sort(key=lambda it: (kind(it) in BULK, ranks.get(kind(it), len(FIRST)) // 2, choice.random()))
     rest = [it for it in calls if it not in set(ends)]
     choice.shuffle(rest)
     rest.sort(key=lambda it: kind(it) in BULK)
@@ -115,7 +120,7 @@ def plan(
     made = Plan()
     sizes = {name: len(calls) for name, calls in golden.items()}
     for mode, wanted in counts.items():
-        if mode in ("power cut", "full disk") and (why := disks.missing()):
+        if mode in DISKS and (why := disks.missing()):
             made.left_out[mode] = why
             continue
         fitting = _fitting(mode, sizes)
@@ -157,6 +162,10 @@ def _of(
     mode: str, calls: Sequence[Call], share: int, choice: random.Random
 ) -> Iterator[tuple[int, tuple[str | int, ...]]]:
     """The points of one operation in one mode: the number and what else there is to choose."""
+    if mode == "power cut once done":
+        pairs = [(it, "lost") for it in disks.FILESYSTEMS] + [(it, "kept") for it in disks.FILESYSTEMS]
+        yield from ((0, pairs[step % 4]) for step in range(share))
+        return
     if mode == "full disk":
         for step in range(share):
             yield 4 + step * 12, ("ext4",)
@@ -242,7 +251,7 @@ def _world(filesystem: str) -> tuple[World, Disk | None]:
 
 
 def _filesystem(point: Point) -> str:
-    return str(point.more[0]) if point.mode in ("power cut", "full disk") else ""
+    return str(point.more[0]) if point.mode in DISKS else ""
 
 
 def try_point(point: Point, deploy: bool = True) -> Result:

@@ -87,7 +87,7 @@ def run(world: World, disk: Disk | None, point: Point, *, deploy: bool = True) -
             except NotReached:
                 if attempt == 2:
                     raise
-        if deploy:
+        if deploy and operation.follows:
             oracle.deploys_next(world, operation)
     except NotReached as failure:
         return Result(point, "harness", text=f"the fault did not happen: {failure}")
@@ -238,6 +238,31 @@ def power(
         raise NotReached(f"it ended with {code} before: {text[-500:]}")
     with bystander(world):
         return oracle.judge(world, operation, choice, known=known, dead=True)
+
+
+def power_once_done(
+    world: World,
+    disk: Disk | None,
+    operation: Operation,
+    point: Point,
+    choice: random.Random,
+    came: list[calls.Call],
+) -> oracle.Verdict:
+    """The power goes as soon as updater has said that it is done: then it is."""
+    assert disk is not None
+    known = begin(world, operation)
+    os.sync()
+    done = world.forks.run(world.site.root, operation.what, operation.arguments(world), world.site.env())
+    disk.cut(str(point.more[1]))
+    came.append(calls.Call(0, 0, "nothing: it had ended", ()))
+    world.forks.kill_family()
+    disk.again()
+    if done.code not in operation.codes:
+        raise Violation(f"exit {done.code}: {done.text}")
+    with bystander(world):
+        verdict = oracle.judge(world, operation, choice, known=known, dead=True)
+    oracle.is_done(world, operation, known)
+    return verdict
 
 
 @contextlib.contextmanager
@@ -470,6 +495,7 @@ MODES = {
     "kill all": kill_all,
     "kill a child": child,
     "power cut": power,
+    "power cut once done": power_once_done,
     "error": error,
     "double": double,
     "suspended": suspended,

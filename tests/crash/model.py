@@ -2,7 +2,7 @@
 
 ``Forks`` runs the whole command line, or a deployment's worker, in a child of its own session, with its own environment, directory
 and output; from the fork on everything is as in the real one. A worker, or a command, can kill itself at its n-th call that
-changes the disk, as in ``tests.crash.killed``.
+changes the disk: the calls are the operating system's own (``os.fsync``, ``os.replace`` ...), nothing of updater is replaced.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-from tests.crash.killed import arm
 from tests.site import Done
 from tests.warm import LOADED
 
@@ -55,6 +54,23 @@ class Running:
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
+
+
+CALLS = ("fsync", "replace", "symlink", "unlink", "mkdir", "link", "write")
+
+
+def arm(name: str, number: int) -> list[int]:
+    seen = [0]
+    real = getattr(os, name)
+
+    def call(*arguments: Any, **more: Any) -> Any:
+        seen[0] += 1
+        if seen[0] == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*arguments, **more)
+
+    setattr(os, name, call)
+    return seen
 
 
 class Forks:

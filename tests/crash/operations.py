@@ -25,7 +25,8 @@ class Operation:
 
     ``codes``: how it ends when nothing is interrupted. ``takes_data_back``: rows may go from the database, into the backup that the
     report names. ``dead``: when it is killed the application may be down, and nothing but its own start brings it back.
-    ``follows``: the deployment that must succeed afterwards. ``weight``: its share of a sample.
+    ``follows``: the deployment that must succeed afterwards. ``weight``: its share of a sample. ``done``: whether what it was to do
+    is there, once it has said so.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Operation:
     dead: bool = False
     follows: str = "v2.0.0"
     weight: float = 1.0
+    done: Callable[[World], bool] = lambda _: True
 
     @property
     def kind(self) -> str:
@@ -151,6 +153,16 @@ def with_backups(world: World) -> Saved:
     return _saved(world, "with backups", make)
 
 
+def pinned(world: World) -> Saved:
+    """v1.0.0 is pinned."""
+
+    def make() -> None:
+        world.back_to(plain(world))
+        world.must("pin", "v1.0.0")
+
+    return _saved(world, "pinned", make)
+
+
 def crowded(world: World) -> Saved:
     """More releases and backups than are kept."""
 
@@ -233,6 +245,18 @@ def _more_rows(world: World) -> None:
     eventually(world.writes(world.rows.stat().st_size), "the application writes", 20)
 
 
+def _backups(world: World) -> int:
+    return len([it for it in world.site.layout.backups.iterdir() if it.name.startswith("backup_")])
+
+
+def _is_pinned(world: World) -> bool:
+    return (world.site.layout.marks / "v1.0.0.pinned").is_file()
+
+
+def _is_held(world: World) -> bool:
+    return "a long weekend" in world.site.layout.hold.read_text()
+
+
 def _first_by_hand(world: World) -> list[str]:
     """The older of the two backups; the deployment before them made one as well."""
     names = sorted(it.name for it in world.site.layout.backups.iterdir() if it.name.startswith("backup_"))
@@ -256,7 +280,10 @@ OPERATIONS = {
             "roll back with data", migrated, request("rollback", restore_data=True), old="v1.2.0", new="v1.0.0", takes_data_back=True,
             follows="v2.1.0",
         ),
-        Operation("back up", plain, typed("backup", "create"), what="command", weight=0.5),
+        Operation("back up", plain, typed("backup", "create"), what="command", weight=0.5, done=lambda it: _backups(it) == 2),
+        Operation("pin", plain, typed("pin", "v1.0.0"), what="command", weight=0.5, done=_is_pinned),
+        Operation("unpin", pinned, typed("unpin", "v1.0.0"), what="command", weight=0.5, done=lambda it: not _is_pinned(it)),
+        Operation("hold", plain, typed("hold", "--reason", "a long weekend"), what="command", weight=0.5, done=_is_held, follows=""),
         Operation("restore", with_backups, _first_by_hand, takes_data_back=True),
         Operation("prune", crowded, typed("prune", "--yes"), what="command", old="v1.4.0", new="v1.4.0", weight=0.5),
         Operation("prune backups", crowded, typed("backup", "prune", "--yes"), what="command", old="v1.4.0", new="v1.4.0", weight=0.5),

@@ -85,6 +85,7 @@ def judge(
         done = world.command(*words)
         _must(done.code == 0, f"{' '.join(words)}: exit {done.code}\n{done.text}")
     _scripts(world)
+    _nothing_of_what_has_gone(world)
     before = _listing(world.site.root)
     done = world.command("recover")
     _must(
@@ -98,11 +99,33 @@ def judge(
     return Verdict(state, seconds)
 
 
+def _nothing_of_what_has_gone(world: World) -> None:
+    """A release that has gone has left no mark: installed again it is not good before it has run, and no secret of it stays."""
+    layout = world.site.layout
+    names = [it.stem for it in (*layout.marks.glob("*.good"), *layout.configurations.glob("*.toml"))]
+    for name in (*names, *(it.name for it in layout.launchers.iterdir())):
+        _must(layout.release(name).is_dir(), f"{name} has gone and has left something")
+
+
 def _scripts(world: World) -> None:
     """The emergency scripts are there, whole."""
     for it in (REPOSITORY_TOP / "scripts").glob("*.sh"):
         mine = world.site.layout.scripts / it.name
         _must(mine.is_file() and mine.read_bytes() == it.read_bytes(), f"scripts/{it.name} is not whole")
+
+
+def is_done(world: World, operation: Operation, known: int) -> None:
+    """What it has said it had done is there, whatever became of the machine since."""
+    _must(operation.done(world), "what was done is not there")
+    if operation.what == "worker":
+        record = _own_record(world, known)
+        _must(record is not None and not record["recovered"], f"it had ended, and the history says {record}")
+        _must(record["phases"][-1]["name"] not in ("", None), "the record is not whole")
+        if operation.codes == (0,):
+            _must(
+                record["outcome"] == "succeeded" and in_service(world) == operation.new,
+                f"it is {record['outcome']} now",
+            )
 
 
 def deploys_next(world: World, operation: Operation) -> None:

@@ -33,7 +33,7 @@ class Planted:
 
     name: str
     edits: tuple[tuple[str, str, str], ...]
-    modes: tuple[str, ...] = ("power cut",)
+    modes: tuple[str, ...] = ("power cut", "power cut once done")
     operations: tuple[str, ...] = tuple(OPERATIONS)
     spare: str = ""
 
@@ -64,6 +64,7 @@ PLANTED = (
         "no flush of the directory after the swap of a link",
         "        raise\n    flush_directory(link.parent)\n\n\ndef remove_symlink",
         "        raise\n\n\ndef remove_symlink",
+        spare="a line of the journal is flushed right after each swap, and takes it along where one log holds all names, as in ext4 and XFS",
     ),
     _durable(
         "the link is removed and made anew",
@@ -77,6 +78,7 @@ PLANTED = (
         "no flush of the directory after a rename",
         "    os.replace(source, target)\n    flush_directory(target.parent)\n",
         "    os.replace(source, target)\n",
+        operations=("back up", *MOVING),
     ),
     _durable(
         "no flush of the other directory after a rename",

@@ -36,8 +36,7 @@ from hypothesis.stateful import (
 )
 
 from examples.release_server import Release, ReleaseServer
-from tests.crash.killed import CALLS
-from tests.crash.model import Forks, Kept, Model, Published, Running
+from tests.crash.model import CALLS, Forks, Kept, Model, Published, Running
 from tests.site import REPOSITORY, SERVE, Done, Site, documented, eventually, is_over
 from updater import durable
 from updater.backups import unpacking

@@ -99,3 +99,15 @@ load helpers
     tidy
     agrees v1.1.0 'deploy v1.1.0 → v1.2.0: rolled-back'
 }
+
+@test "killed between a way back and its record: the record in the journal is written down whole" {
+    fresh killed-activated
+    journal=$(echo "$root"/.updater/journal/*.jsonl)
+    id=$(basename "$journal" .jsonl)
+    seq=$(($(wc -l <"$journal")))
+    body='{"at":"2026-01-01T00:00:00.000Z","boot":"b","data":{"backup":null,"data":{"kept":"backup_20260101_000000","schema":"changed"},"ended":"2026-01-01T00:00:00.000Z","error":null,"from":"v1.1.0","id":"'$id'","kind":"deploy","origin":"shell","outcome":"rolled-back","phases":[],"started":"2026-01-01T00:00:00.000Z","to":"v1.2.0","warnings":[]},"kind":"end","mono":1.5,"phase":null,"seq":'$seq',"v":1}'
+    printf '%s %s\n' "$(printf '%s' "$body" | sha256sum | cut -c1-16)" "$body" >>"$journal"
+    ends 0 script emergency_rollback.sh v1.1.0 --yes
+    ends 0 "$UPDATER" --root "$root" --json history
+    says '"kept": "backup_20260101_000000"' '"outcome": "rolled-back"'
+}

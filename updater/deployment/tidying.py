@@ -25,8 +25,6 @@ def tidy(layout: Layout) -> None:
         swap.forget_steps(layout)
         if not layout.drained.exists():
             durable.remove(layout.resume)  # a script without its mark: a kill came between the two
-        if not journal.unfinished(layout):
-            durable.remove(layout.trial)  # what ended it could not remove that
         left = swap.pending(layout)
         if left is None or journal.find(layout, left.id) in journal.unfinished(layout):
             return
