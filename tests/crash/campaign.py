@@ -11,6 +11,7 @@ import os
 import random
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -27,17 +28,17 @@ from tests.crash.disk import Disk
 from tests.crash.faults import CAN_FAIL, ERRORS, Point, Result
 from tests.crash.forks import Forks
 from tests.crash.operations import OPERATIONS
-from tests.crash.world import World
+from tests.crash.world import World, faketime
 
 FULL = {
-    "kill": 6500, "kill all": 3500, "power cut": 5900, "power cut once done": 200, "error": 5600, "kill a child": 300, "full disk": 200, "network": 100,
+    "kill": 6500, "kill all": 3500, "power cut": 5900, "power cut once done": 200, "error": 5600, "kill a child": 300, "full disk": 200, "network": 100, "clock": 200,
     "double": 3000, "suspended": 200, "script": 600,
 }  # fmt: skip
 """How many points of each mode a full run tries: 10,000 kills, 6,000 power cuts, more than 6,000 errors, 3,000 double faults."""
 
 SAMPLE = {
     "kill": 7, "kill all": 2, "power cut": 3, "power cut once done": 1, "error": 2.5, "kill a child": 0.5, "full disk": 0.4, "double": 1,
-    "suspended": 0.5, "script": 0.7, "network": 0.5,
+    "suspended": 0.5, "script": 0.7, "network": 0.5, "clock": 0.3,
 }  # fmt: skip
 """How many points of each mode and operation the tests try, times the operation's weight; at least one."""
 SAMPLE_SEED = 1
@@ -120,6 +121,9 @@ def plan(
     made = Plan()
     sizes = {name: len(calls) for name, calls in golden.items()}
     for mode, wanted in counts.items():
+        if mode == "clock" and faketime() is None:
+            made.left_out[mode] = "libfaketime is not installed"
+            continue
         if mode in DISKS and (why := disks.missing()):
             made.left_out[mode] = why
             continue
@@ -169,6 +173,10 @@ def _of(
     if mode == "full disk":
         for step in range(share):
             yield 4 + step * 12, ("ext4",)
+        return
+    if mode == "clock":
+        for index, call in enumerate(stratified(calls, share, choice)):
+            yield call.number, (("+365d", "-365d")[index % 2],)
         return
     if mode == "error":
         kinds = [(name, often) for name in ERRORS for often in ("once", "from then on")]
@@ -241,17 +249,19 @@ def _world(filesystem: str) -> tuple[World, Disk | None]:
     if filesystem not in _worlds:
         place = _place / (filesystem or "mem")
         place.mkdir(parents=True, exist_ok=True)
-        disk = Disk(filesystem, place / "image", place / "disk") if filesystem else None
+        jumps = filesystem == "clock"
+        disk = Disk(filesystem, place / "image", place / "disk") if filesystem and not jumps else None
         if not _forks:
             _forks.append(Forks(_place / "said", _package))
         # Each flush of the application takes all of ext4's journal with it: it writes seldom where flushes are what is tried.
-        every = 0.15 if filesystem else 0.03
-        _worlds[filesystem] = World(place, place / "disk", every, _package, _forks[0]), disk
+        every = 0.15 if disk else 0.03
+        forks = None if jumps else _forks[0]
+        _worlds[filesystem] = World(place, place / "disk", every, _package, forks, jumps), disk
     return _worlds[filesystem]
 
 
 def _filesystem(point: Point) -> str:
-    return str(point.more[0]) if point.mode in DISKS else ""
+    return str(point.more[0]) if point.mode in DISKS else point.mode if point.mode == "clock" else ""
 
 
 def try_point(point: Point, deploy: bool = True) -> Result:
@@ -300,11 +310,26 @@ def look_at_recovery(name: str, number: int) -> tuple[str, int, int]:
 def workplace() -> Iterator[Path]:
     """A directory in memory, where there is one: what is tried is not the machine's disk."""
     memory = Path("/dev/shm")
-    made = tempfile.mkdtemp(prefix="crash-", dir=memory if os.access(memory, os.W_OK) else None)
+    above = memory if os.access(memory, os.W_OK) else Path(tempfile.gettempdir())
+    _sweep(above)
+    made = tempfile.mkdtemp(prefix=f"crash-{os.getpid()}-", dir=above)
     try:
         yield Path(made)
     finally:
         shutil.rmtree(made, ignore_errors=True)
+
+
+def _sweep(above: Path) -> None:
+    """Remove what a run has left that was killed itself: mounted filesystems, and memory."""
+    for place in above.glob("crash-*-*"):
+        pid = place.name.split("-")[1]
+        if not pid.isdigit() or os.path.exists(f"/proc/{pid}"):
+            continue
+        for line in Path("/proc/mounts").read_text().splitlines():
+            mounted = line.split()[1].replace("\\040", " ")
+            if mounted.startswith(f"{place}/"):
+                subprocess.run(["umount", "-l", mounted], check=False, capture_output=True)
+        shutil.rmtree(place, ignore_errors=True)
 
 
 @dataclass

@@ -432,6 +432,36 @@ def network(
     return _after_error(world, operation, choice, known, code, text)
 
 
+def clock(
+    world: World,
+    _: Disk | None,
+    operation: Operation,
+    point: Point,
+    choice: random.Random,
+    came: list[calls.Call],
+) -> oracle.Verdict:
+    """The clock jumps by a year at that call; it stays there, or comes back before the next command."""
+    known = begin(world, operation)
+
+    def fault(pid: int) -> calls.Act:
+        def act(call: calls.Call) -> int | None:
+            if not came and call.number >= point.number:
+                came.append(call)
+                world.set_clock(str(point.more[0]))
+            return None
+
+        return act
+
+    code, text, _watch = watched_run(world, operation.what, operation.arguments(world), fault)
+    if not came:
+        raise NotReached(f"it ended with {code} before: {text[-500:]}")
+    if code not in operation.codes:
+        raise Violation(f"the clock jumped, and it ended with {code}: {text}")
+    if choice.random() < 0.5:
+        world.set_clock("+0")
+    return oracle.judge(world, operation, choice, known=known, dead=operation.dead)
+
+
 def script(
     world: World,
     _: Disk | None,
@@ -500,6 +530,7 @@ MODES = {
     "double": double,
     "suspended": suspended,
     "network": network,
+    "clock": clock,
     "script": script,
     "full disk": full,
 }

@@ -69,16 +69,19 @@ class Running:
 
 
 class Forks:
-    """The process that forks. ``place``: where outputs lie; ``package``: a directory whose ``updater`` is run instead of ours."""
+    """The process that forks. ``place``: where outputs lie; ``package``: a directory whose ``updater`` is run instead of ours; ``env``:
+    more for its environment."""
 
-    def __init__(self, place: Path, package: Path | None = None) -> None:
+    def __init__(
+        self, place: Path, package: Path | None = None, env: Mapping[str, str] | None = None
+    ) -> None:
         place.mkdir(parents=True, exist_ok=True)
         self.place = place
         top = str(REPOSITORY_TOP)
         path = os.pathsep.join([str(package), top]) if package else top
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.crash.forks"], cwd=package or top,
-            env={**os.environ, "UPDATER_WORKER": "1", "PYTHONPATH": path},
+            env={**os.environ, "UPDATER_WORKER": "1", "PYTHONPATH": path, **(env or {})},
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
         )  # fmt: skip
         self._number = 0
