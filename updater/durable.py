@@ -110,11 +110,14 @@ def read(path: Path, limit: int = 16 * 1024**2) -> bytes:
         OSError: it is not there, or is something else (a pipe would never end), or is larger.
     """
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(fd, "rb") as file:
+    try:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode) or found.st_size > limit:
             raise OSError(errno.EINVAL, "not a record of updater", str(path))
-        return file.read(limit)
+        with open(fd, "rb", closefd=False) as file:  # it refuses a directory, and would leave it open
+            return file.read(limit)
+    finally:
+        os.close(fd)
 
 
 def write_quick(path: Path, content: str) -> None:

@@ -68,11 +68,14 @@ def _query(layout: Layout, config: Config, _version: str, _check: Check) -> Answ
 
 def _first_value(place: Path, gate: GateConfig) -> object:
     deadline = time.monotonic() + gate.timeout
-    with sqlite.looking(place, timeout=gate.timeout) as connection:
+
+    def ask(connection: sqlite3.Connection) -> object:
         connection.execute("PRAGMA query_only=1")
         connection.set_progress_handler(lambda: time.monotonic() > deadline, 10_000)
         row = connection.execute(gate.busy_if).fetchone()
-    return row[0] if row else None
+        return row[0] if row else None
+
+    return sqlite.look(place, ask, timeout=gate.timeout)
 
 
 def _file(layout: Layout, config: Config, _version: str, _check: Check) -> Answer:
@@ -92,9 +95,12 @@ def _first_line(place: Path) -> str:
     """The beginning of the first line of a file; nothing of anything else: a pipe would be waited for."""
     with contextlib.suppress(OSError):
         fd = os.open(place, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(fd, "rb") as file:
+        try:
             if stat.S_ISREG(os.fstat(fd).st_mode):
-                return file.readline(200).decode("utf-8", "replace").strip()
+                text = os.read(fd, 200).decode("utf-8", "replace")
+                return text.split("\n", 1)[0].strip()
+        finally:
+            os.close(fd)
     return ""
 
 

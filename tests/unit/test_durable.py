@@ -115,3 +115,18 @@ def test_what_is_written_is_what_is_read(tmp_path_factory: pytest.TempPathFactor
     path = tmp_path_factory.mktemp("write") / "file"
     durable.write(path, content)
     assert path.read_bytes() == content
+
+
+def test_what_is_no_record_is_refused_and_holds_no_descriptor(tmp_path: Path) -> None:
+    """A dashboard looks for ever, also at what turns out to be a directory."""
+    (tmp_path / "directory").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "large").write_bytes(bytes(11))
+    before = os.dup(0)
+    os.close(before)
+    for name in ("directory", "pipe", "large"):
+        with pytest.raises(OSError):
+            durable.read(tmp_path / name, 10)
+    after = os.dup(0)
+    os.close(after)
+    assert after == before, "the lowest free number is the same"

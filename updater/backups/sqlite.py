@@ -13,14 +13,19 @@ import os
 import sqlite3
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 from urllib.parse import quote
+
+Told = TypeVar("Told")
 
 MAGIC = b"SQLite format 3\0"
 SIBLINGS = ("-wal", "-shm", "-journal")
 """What lies beside a database while it is used; with it these move, and without it they are worth nothing."""
+
+WAL = b"\x02\x02"
+"""Bytes 18 and 19 of a database in WAL mode (https://www.sqlite.org/fileformat2.html#file_format_version_numbers)."""
 
 TIMEOUT = 30.0
 """Seconds to wait for writers that hold databases exclusively."""
@@ -129,20 +134,30 @@ def _uri(path: Path, options: str) -> str:
     return f"file:{quote(os.fsencode(path))}?{options}"
 
 
-@contextlib.contextmanager
-def looking(path: Path, *, timeout: float) -> Iterator[sqlite3.Connection]:
-    """A connection for a look that leaves nothing behind: beside a database in WAL mode that nobody uses, an ordinary one would
-    make two files. ``timeout``: seconds to wait for a writer that holds it exclusively.
+def look(path: Path, ask: Callable[[sqlite3.Connection], Told], *, timeout: float) -> Told:
+    """Ask a database that may be in use, and leave nothing behind: beside one in WAL mode that nobody uses, an ordinary connection
+    would make two files. That one is read without a lock, and once more with it if somebody has come to use it meanwhile.
+    ``timeout``: seconds to wait for a writer that holds it exclusively.
 
     Raises:
         sqlite3.Error
     """
-    if siblings(path):
-        with reading(path, timeout=timeout) as connection:
-            yield connection
-        return
-    with contextlib.closing(sqlite3.connect(_uri(path, "mode=ro&immutable=1"), uri=True)) as connection:
-        yield connection
+    before = state(path)
+    if before and before.heads[0][18:20] == WAL and not siblings(path):
+        found, failure = None, None
+        try:
+            with contextlib.closing(
+                sqlite3.connect(_uri(path, "mode=ro&immutable=1"), uri=True)
+            ) as connection:
+                found = [ask(connection)]
+        except sqlite3.Error as raised:
+            failure = raised
+        if state(path) == before and not siblings(path):
+            if found is None:
+                raise failure or sqlite3.OperationalError("it was not read")
+            return found[0]
+    with reading(path, timeout=timeout) as connection:
+        return ask(connection)
 
 
 @contextlib.contextmanager
@@ -186,8 +201,7 @@ def facts(path: Path) -> Facts:
     Raises:
         sqlite3.Error
     """
-    with looking(path, timeout=5.0) as connection:
-        return facts_of(connection)
+    return look(path, facts_of, timeout=5.0)
 
 
 def facts_of(connection: sqlite3.Connection) -> Facts:
@@ -206,12 +220,15 @@ def integrity_in_use(path: Path) -> str:
         sqlite3.OperationalError: somebody has held it locked for 5 seconds, which says nothing about it.
     """
     try:
-        with looking(path, timeout=5.0) as connection:
-            found = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(5)")]
+        return look(path, _integrity, timeout=5.0)
     except sqlite3.Error as failure:
         if is_locked(failure):
             raise
         return str(failure)
+
+
+def _integrity(connection: sqlite3.Connection) -> str:
+    found = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(5)")]
     return "ok" if found == ["ok"] else "; ".join(found)
 
 
@@ -221,7 +238,6 @@ def integrity(path: Path) -> str:
         uri = _uri(path, "mode=ro&immutable=1")
         with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
             connection.execute("PRAGMA mmap_size=67108864")
-            found = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(5)")]
+            return _integrity(connection)
     except sqlite3.Error as failure:
         return str(failure)
-    return "ok" if found == ["ok"] else "; ".join(found)

@@ -16,7 +16,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -237,12 +237,30 @@ def closed(layout: Layout) -> list[Path]:
     return []
 
 
+def identifiers(layout: Layout) -> list[str]:
+    """Every deployment that has a journal, oldest first. Those that have not ended are looked for first: one that is put away
+    meanwhile is then found by both looks, else by none."""
+    names = [path.name for path in (*unfinished(layout), *closed(layout))]
+    return sorted({name.removesuffix(SUFFIX) for name in names})
+
+
+def _places(layout: Layout, identifier: str) -> tuple[Path, Path]:
+    """Where a journal lies before and after its end. It only moves that way, so that who tries them in this order finds it."""
+    name = f"{identifier}{SUFFIX}"
+    return layout.journal / name, layout.journal / "closed" / name
+
+
 def find(layout: Layout, identifier: str) -> Path | None:
-    """The journal of a deployment, wherever it lies now."""
-    for directory in (layout.journal, layout.journal / "closed"):
-        if (path := directory / f"{identifier}{SUFFIX}").is_file():
-            return path
-    return None
+    """The journal of a deployment, wherever it lies now; it may be put away before it is read."""
+    return next((path for path in _places(layout, identifier) if path.is_file()), None)
+
+
+def lines(layout: Layout, identifier: str, after: int = -1) -> list[Line]:
+    """The events of a deployment with a sequence number above ``after``, also while its journal is put away; [] if there is none."""
+    for path in _places(layout, identifier):
+        with contextlib.suppress(OSError):
+            return [line for line in read(path).lines if line.seq > after]
+    return []
 
 
 def _is_journal(path: Path) -> bool:
@@ -358,9 +376,3 @@ def _line(seq: int, kind: str, phase: str | None, data: Mapping[str, Any]) -> Js
         "v": FORMAT, "seq": seq, "kind": kind, "phase": phase, "at": stamp(),
         "mono": round(time.monotonic(), 3), "boot": boot_id(), "data": dict(data),
     }  # fmt: skip
-
-
-def events(path: Path, after: int = -1) -> Iterator[Line]:
-    """The events of a journal with a sequence number above ``after``."""
-    with contextlib.suppress(OSError):
-        yield from (line for line in read(path).lines if line.seq > after)

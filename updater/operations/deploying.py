@@ -110,8 +110,7 @@ class Deployment:
         return record
 
     def _tell(self, on_event: Callable[[journal.Line], None]) -> None:
-        path = journal.find(self.layout, self.id)
-        for line in journal.events(path, self._seen) if path else ():
+        for line in journal.lines(self.layout, self.id, self._seen):
             self._seen = line.seq
             on_event(line)
 

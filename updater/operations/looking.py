@@ -261,9 +261,9 @@ def _ended_by(record: Json | None) -> str | None:
 
 def _script_since(layout: Layout) -> Json | None:
     """The last record, if a script wrote it and it has no journal."""
-    found = records.history(layout)[-1:]
-    if found and records.by_script(found[0]) and journal.find(layout, found[0]["id"]) is None:
-        return found[0]
+    found = records.last(layout)
+    if found and records.by_script(found) and journal.find(layout, found["id"]) is None:
+        return found
     return None
 
 

@@ -94,17 +94,24 @@ class Listener:
     """One stream, and what is waiting for it."""
 
     queue: asyncio.Queue[Event | None] = field(default_factory=lambda: asyncio.Queue(BEHIND))
+    _over: bool = False
 
     def give(self, event: Event) -> None:
+        if self._over:
+            return
         try:
             self.queue.put_nowait(event)
         except asyncio.QueueFull:
             self.end()
 
     def end(self) -> None:
-        """The stream ends after what is in the queue, or at once if that is full."""
-        with contextlib.suppress(asyncio.QueueEmpty):
-            if self.queue.full():
+        """The stream ends after what is in the queue, or at once if that is full: it comes back with the id of the last line that it
+        had, and one that was left out before that would never be told."""
+        if self._over:
+            return
+        self._over = True
+        if self.queue.full():
+            while not self.queue.empty():
                 self.queue.get_nowait()
         self.queue.put_nowait(None)
 
@@ -189,15 +196,12 @@ class Feed:
 
 def past(layout: Layout, after: tuple[str, int] | None) -> Iterator[Event]:
     """The lines behind ``after``, of that deployment and of all since; without it those of the deployment that runs."""
-    unfinished = journal.unfinished(layout)
-    every = sorted([*journal.closed(layout), *unfinished], key=lambda path: path.name)
-    for path in every if after else unfinished[-1:]:
-        name = path.name.removesuffix(journal.SUFFIX)
-        if after and name < after[0]:
-            continue
-        # It may have been closed since it was listed: found by its name it is, wherever it lies.
-        place = journal.find(layout, name) or path
-        for line in journal.events(place, after[1] if after and name == after[0] else -1):
+    if after:
+        names = [it for it in journal.identifiers(layout) if it >= after[0]]
+    else:
+        names = [it.name.removesuffix(journal.SUFFIX) for it in journal.unfinished(layout)[-1:]]
+    for name in names:
+        for line in journal.lines(layout, name, after[1] if after and name == after[0] else -1):
             yield of_line(name, line)
 
 
@@ -213,6 +217,9 @@ class Look:
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
+        self._first = True
+        self._put_away: set[str] = set()
+        """Deployments of which everything was told."""
         self._sizes: dict[str, int] = {}
         self._seqs: dict[str, int] = {}
         self._signs: object = None
@@ -231,21 +238,22 @@ class Look:
         return found
 
     def _lines(self) -> Iterator[Event]:
-        paths = [*journal.closed(self.layout)[-2:], *journal.unfinished(self.layout)]
-        for path in sorted(paths, key=lambda path: path.name):
-            name = path.name.removesuffix(journal.SUFFIX)
-            place = journal.find(self.layout, name) or path
-            size = _size(place)
-            if self._sizes.get(name) == size:
+        for name in journal.identifiers(self.layout):
+            place = journal.find(self.layout, name) if name not in self._put_away else None
+            if place is None:
                 continue
-            with contextlib.suppress(OSError):  # closed just now: the next look finds it
-                for line in journal.read(place).lines:
-                    if line.seq > self._seqs.get(name, -1):
-                        self._seqs[name] = line.seq
-                        yield of_line(name, line)
+            away, size = place.parent.name == "closed", _size(place)
+            if self._sizes.get(name) != size and not (away and self._first):
+                for line in journal.lines(self.layout, name, self._seqs.get(name, -1)):
+                    self._seqs[name] = line.seq
+                    yield of_line(name, line)
                 self._sizes[name] = size
-        for old in sorted(self._sizes)[:-REMEMBERED]:
-            self._sizes.pop(old)
+            if away:  # and was before it was read: nothing comes after that
+                self._put_away.add(name)
+        self._first = False
+        for old in sorted({*self._sizes, *self._put_away})[:-REMEMBERED]:
+            self._put_away.discard(old)
+            self._sizes.pop(old, None)
             self._seqs.pop(old, None)
 
     def _facts(self) -> object:

@@ -26,9 +26,6 @@ from updater.releases import shared, store
 
 Json = dict[str, Any]
 
-WAL = b"\x02\x02"
-"""Bytes 18 and 19 of a database in WAL mode (https://www.sqlite.org/fileformat2.html#file_format_version_numbers)."""
-
 
 def going_back(tx: Transaction) -> bool:
     """Whether an older release is put into service again: no migration leads there."""
@@ -252,10 +249,10 @@ def _like(copy: Path, it: gather.Found) -> None:
 
 def _is_wal(place: Path) -> bool:
     with open(place, "rb") as file:
-        return file.read(20)[18:20] == WAL
+        return file.read(20)[18:20] == sqlite.WAL
 
 
 def _set_wal(copy: Path) -> None:
     with open(copy, "r+b") as file:
         file.seek(18)
-        file.write(WAL)
+        file.write(sqlite.WAL)
