@@ -109,7 +109,9 @@ def again(names: list[str], seed: int, package: Path | None) -> int:
 
 def parsed(name: str, seed: int) -> Point:
     operation, mode, number, *more = name.split("/")
-    return Point(operation, mode, int(number), tuple(int(it) if it.isdigit() else it for it in more), seed)
+    return Point(
+        operation, mode, int(number), tuple(int(it) if it.lstrip("-").isdigit() else it for it in more), seed
+    )
 
 
 if __name__ == "__main__":

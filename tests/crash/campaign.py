@@ -28,7 +28,7 @@ from tests.crash.disk import Disk
 from tests.crash.faults import CAN_FAIL, ERRORS, Point, Result
 from tests.crash.forks import Forks
 from tests.crash.operations import OPERATIONS
-from tests.crash.world import World, faketime
+from tests.crash.world import World
 
 FULL = {
     "kill": 6500, "kill all": 3500, "power cut": 5900, "power cut once done": 200, "error": 5600, "kill a child": 300, "full disk": 200, "network": 100, "clock": 200,
@@ -121,9 +121,6 @@ def plan(
     made = Plan()
     sizes = {name: len(calls) for name, calls in golden.items()}
     for mode, wanted in counts.items():
-        if mode == "clock" and faketime() is None:
-            made.left_out[mode] = "libfaketime is not installed"
-            continue
         if mode in DISKS and (why := disks.missing()):
             made.left_out[mode] = why
             continue
@@ -176,7 +173,7 @@ def _of(
         return
     if mode == "clock":
         for index, call in enumerate(stratified(calls, share, choice)):
-            yield call.number, (("+365d", "-365d")[index % 2],)
+            yield call.number, ((365, -365)[index % 2],)
         return
     if mode == "error":
         kinds = [(name, often) for name in ERRORS for often in ("once", "from then on")]
@@ -249,19 +246,17 @@ def _world(filesystem: str) -> tuple[World, Disk | None]:
     if filesystem not in _worlds:
         place = _place / (filesystem or "mem")
         place.mkdir(parents=True, exist_ok=True)
-        jumps = filesystem == "clock"
-        disk = Disk(filesystem, place / "image", place / "disk") if filesystem and not jumps else None
+        disk = Disk(filesystem, place / "image", place / "disk") if filesystem else None
         if not _forks:
             _forks.append(Forks(_place / "said", _package))
         # Each flush of the application takes all of ext4's journal with it: it writes seldom where flushes are what is tried.
         every = 0.15 if disk else 0.03
-        forks = None if jumps else _forks[0]
-        _worlds[filesystem] = World(place, place / "disk", every, _package, forks, jumps), disk
+        _worlds[filesystem] = World(place, place / "disk", every, _package, _forks[0]), disk
     return _worlds[filesystem]
 
 
 def _filesystem(point: Point) -> str:
-    return str(point.more[0]) if point.mode in DISKS else point.mode if point.mode == "clock" else ""
+    return str(point.more[0]) if point.mode in DISKS else ""
 
 
 def try_point(point: Point, deploy: bool = True) -> Result:

@@ -24,6 +24,7 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
@@ -69,21 +70,20 @@ class Running:
 
 
 class Forks:
-    """The process that forks. ``place``: where outputs lie; ``package``: a directory whose ``updater`` is run instead of ours; ``env``:
-    more for its environment."""
+    """The process that forks. ``place``: where outputs lie; ``package``: a directory whose ``updater`` is run instead of ours. ``days``: by
+    how many the clock is wrong in what is started from now on."""
 
-    def __init__(
-        self, place: Path, package: Path | None = None, env: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, place: Path, package: Path | None = None) -> None:
         place.mkdir(parents=True, exist_ok=True)
         self.place = place
         top = str(REPOSITORY_TOP)
         path = os.pathsep.join([str(package), top]) if package else top
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.crash.forks"], cwd=package or top,
-            env={**os.environ, "UPDATER_WORKER": "1", "PYTHONPATH": path, **(env or {})},
+            env={**os.environ, "UPDATER_WORKER": "1", "PYTHONPATH": path},
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
         )  # fmt: skip
+        self.days = 0
         self._number = 0
         self._asking = threading.Lock()
 
@@ -132,7 +132,7 @@ class Forks:
         self._number += 1
         outputs = (self.place / f"out-{self._number % 8}", self.place / f"err-{self._number % 8}")
         asked = {
-            "root": str(root), "what": what, "arguments": list(arguments), "env": dict(env), "reads": reads,
+            "root": str(root), "what": what, "arguments": list(arguments), "env": dict(env), "reads": reads, "days": self.days,
             "trap": str(trap) if trap else None, "outputs": [str(it) for it in outputs],
         }  # fmt: skip
         return Running(self, self.ask(asked)["pid"], outputs)
@@ -210,6 +210,7 @@ def _work(asked: Mapping[str, Any]) -> NoReturn:
         for mine, standard in ((nothing, 0), (made[0], 1), (made[1], 2)):
             os.dup2(mine, standard)
         os.closerange(3, 1024)
+        _wrong_clock(asked["days"])
         if asked["trap"]:
             from tests.crash import calls
 
@@ -224,6 +225,26 @@ def _work(asked: Mapping[str, Any]) -> NoReturn:
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code)
+
+
+def _wrong_clock(days: int) -> None:
+    """Have this process's clock be wrong by so many days; SIGUSR1 and SIGUSR2 let it jump by a year. It costs nothing until then."""
+
+    def jump(number: int, _: object) -> None:
+        _travel(365 if number == signal.SIGUSR1 else -365)
+
+    signal.signal(signal.SIGUSR1, jump)
+    signal.signal(signal.SIGUSR2, jump)
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.siginterrupt(number, False)  # a clock that jumps interrupts no call
+    if days:
+        _travel(days)
+
+
+def _travel(days: int) -> None:
+    import time_machine
+
+    time_machine.travel(datetime.now(UTC) + timedelta(days=days), tick=True).start()
 
 
 def _run(what: str, root: str, arguments: list[str]) -> int:
@@ -242,7 +263,7 @@ def _run(what: str, root: str, arguments: list[str]) -> int:
 
 
 LOADED = (
-    "click", "http.client", "psutil", "pyseccomp", "requests", "ssl", "sqlite3", "tests.crash.calls", "updater.backups.create",
+    "click", "http.client", "psutil", "pyseccomp", "requests", "ssl", "sqlite3", "tests.crash.calls", "time_machine", "updater.backups.create",
     "updater.cli.app", "updater.cli.backup", "updater.cli.deploy", "updater.cli.look", "updater.deployment.phases.fetching",
     "updater.deployment.worker", "updater.environments.building", "updater.gate", "updater.health.http", "updater.health.probes",
     "updater.operations.backing", "updater.operations.deploying", "updater.operations.looking", "updater.sources.github",

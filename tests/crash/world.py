@@ -95,12 +95,6 @@ class Violation(Exception):
     """A promise that was broken."""
 
 
-def faketime() -> Path | None:
-    """libfaketime, where it is installed."""
-    found = [it for it in Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")]
-    return found[0] if found else None
-
-
 @dataclass
 class Saved:
     """A state of the root to come back to: where its copy lies, what had been noted, and how the place of things was set."""
@@ -122,7 +116,6 @@ class World:
     every: float = 0.03
     package: Path | None = None
     shared_forks: Forks | None = None
-    jumps: bool = False
     site: Site = field(init=False)
 
     def __post_init__(self) -> None:
@@ -134,30 +127,11 @@ class World:
         self.saved_elsewhere = ""
         self.server = ReleaseServer(REPOSITORY, [])
         self.server.__enter__()
-        self.clock = self.place / "clock"
-        self.set_clock("+0")
-        self.forks = self.shared_forks or Forks(self.place / "said", self.package, self.clock_env)
+        self.forks = self.shared_forks or Forks(self.place / "said", self.package)
         self.site = Site(self.disk, self.server, self.server.releases)  # type: ignore[arg-type]
-        self.site.environment.update(self.clock_env)
         self.site.configure(watch=0.08, interval=0.05, keep=8)
         self.saved: dict[str, Saved] = {}
         self.first = self.save("empty", running=False)
-
-    @property
-    def clock_env(self) -> dict[str, str]:
-        """For a world in which the clock can be set: libfaketime looks at a file each time."""
-        if not self.jumps:
-            return {}
-        return {
-            "LD_PRELOAD": str(faketime()), "FAKETIME_TIMESTAMP_FILE": str(self.clock), "FAKETIME_NO_CACHE": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_DONT_RESET": "1",
-        }  # fmt: skip
-
-    def set_clock(self, offset: str) -> None:
-        """Set the clock of everything in this world: ``+0``, ``+365d``, ``-365d``."""
-        beside = self.clock.with_suffix(".new")
-        beside.write_text(f"{offset}\n")
-        beside.replace(self.clock)
 
     def end(self) -> None:
         self.forks.kill_family()
@@ -242,7 +216,7 @@ class World:
 
     def back_to(self, state: Saved) -> None:
         """The root as it was then, and its application running if it did."""
-        self.set_clock("+0")
+        self.forks.days = 0
         self.forks.kill_family()
         if self.site.root.exists():
             subprocess.run(["rm", "-rf", self.site.root], check=True)
