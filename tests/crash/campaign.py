@@ -37,10 +37,10 @@ FULL = {
 """How many points of each mode a full run tries: 10,000 kills, 6,000 power cuts, more than 6,000 errors, 3,000 double faults."""
 
 SAMPLE = {
-    "kill": 7, "kill all": 2, "power cut": 3, "power cut once done": 1, "error": 2.5, "kill a child": 0.5, "full disk": 0.4, "double": 1,
-    "suspended": 0.5, "script": 0.7, "network": 0.5, "clock": 0.3,
+    "kill": 5, "kill all": 1, "power cut": 2.5, "power cut once done": 0.8, "error": 2, "kill a child": 0.3, "full disk": 0.2, "double": 0.7,
+    "suspended": 0.3, "script": 0.6, "network": 0.5, "clock": 0.2,
 }  # fmt: skip
-"""How many points of each mode and operation the tests try, times the operation's weight; at least one."""
+"""How many points of each mode and operation the tests try, times the operation's weight."""
 SAMPLE_SEED = 1
 DISKS = ("power cut", "power cut once done", "full disk")
 """Modes that need a filesystem of their own."""
@@ -63,8 +63,8 @@ KINDS = (
 """What a path is about."""
 BULK = {"log", "cache", "release", "backup"}
 """Where calls are many and alike."""
-FIRST = ("link", "moved data", "journal", "seal", "mark", "data", "history")
-"""What decides what a crash means; a small sample begins with it."""
+DECIDING = {"link", "moved data", "data"}
+"""What decides what a crash means."""
 
 
 def kind(call: Call) -> str:
@@ -74,18 +74,26 @@ def kind(call: Call) -> str:
 
 
 def stratified(calls: Sequence[Call], count: int, choice: random.Random) -> list[Call]:
-    """Some of these calls: of every kind of call on every kind of thing the first and the last, then those that are not bulk,
-    then the rest, as far as ``count`` goes."""
+    """Some of these calls, as far as ``count`` goes: in turn one that gives something else its name and decides what a crash means,
+    and one that is the first or the last of its kind on its kind of thing; then the rest, what is bulk last."""
     groups: dict[tuple[str, str], list[Call]] = defaultdict(list)
     for call in calls:
         groups[kind(call), call.name].append(call)
+    deciding = [
+        it
+        for (about, name), group in groups.items()
+        if about in DECIDING and name.startswith(("rename", "unlink", "symlink"))
+        for it in group
+    ]
     ends = [it for group in groups.values() for it in dict.fromkeys((group[-1], group[0]))]
-    ranks = {name: rank for rank, name in enumerate(FIRST)}
-    ends.sort(key=lambda it: (kind(it) in BULK, ranks.get(kind(it), len(FIRST)) // 2, choice.random()))
-    rest = [it for it in calls if it not in set(ends)]
+    choice.shuffle(deciding)
+    ends.sort(key=lambda it: (kind(it) in BULK, choice.random()))
+    rest = list(calls)
     choice.shuffle(rest)
     rest.sort(key=lambda it: kind(it) in BULK)
-    return sorted((ends + rest)[:count])
+    mixed = itertools.chain.from_iterable(itertools.zip_longest(deciding, ends))
+    order = dict.fromkeys([*(it for it in mixed if it), *rest])
+    return sorted(itertools.islice(order, count))
 
 
 @dataclass
@@ -102,9 +110,13 @@ def shares(total: float, sizes: Mapping[str, int]) -> dict[str, int]:
     return {name: max(1, round(total * size / whole)) for name, size in sizes.items()} if whole else {}
 
 
-def weighted(each: float, names: Iterable[str]) -> dict[str, int]:
-    """So many for each operation, times its weight; at least one."""
-    return {name: max(1, round(each * OPERATIONS[name].weight)) for name in names}
+def weighted(each: float, names: Iterable[str], seed: str) -> dict[str, int]:
+    """So many for each operation, times its weight; of a part of one some operations get one, by the seed."""
+    found = {}
+    for name in names:
+        whole, part = divmod(each * OPERATIONS[name].weight, 1)
+        found[name] = int(whole) + (random.Random(f"{seed}/{name}").random() < part)
+    return {name: number for name, number in found.items() if number}
 
 
 def plan(
@@ -125,7 +137,9 @@ def plan(
             made.left_out[mode] = why
             continue
         fitting = _fitting(mode, sizes)
-        for name, share in (weighted(wanted, fitting) if each else shares(wanted, fitting)).items():
+        for name, share in (
+            weighted(wanted, fitting, f"{seed}/{mode}") if each else shares(wanted, fitting)
+        ).items():
             choice = random.Random(f"{seed}/{mode}/{name}")
             if mode == "double":
                 made.points += _doubles(name, recoveries, share, seed, choice)
@@ -287,18 +301,16 @@ def try_points(points: Sequence[Point], deploy_every: int) -> list[Result]:
     return [try_point(it, deploy=index % deploy_every == 0) for index, it in enumerate(points)]
 
 
-def look(name: str) -> list[Call]:
-    """The calls of an operation: the shorter of two runs, so that every number is reached in each."""
+def look(name: str, runs: int = 2) -> list[Call]:
+    """The calls of an operation: the shortest of some runs, so that every number is reached in most."""
     world, _ = _world("")
-    runs = [faults.golden(world, OPERATIONS[name]) for _ in range(2)]
-    return min(runs, key=len)
+    return min((faults.golden(world, OPERATIONS[name]) for _ in range(runs)), key=len)
 
 
 def look_at_recovery(name: str, number: int) -> tuple[str, int, int]:
-    """How many calls a recovery after a kill at that point has; the fewer of two."""
+    """How many calls a recovery after a kill at that point has."""
     world, _ = _world("")
-    counts = [len(faults.recovery_calls(world, OPERATIONS[name], number)) for _ in range(2)]
-    return name, number, min(counts)
+    return name, number, len(faults.recovery_calls(world, OPERATIONS[name], number))
 
 
 @contextlib.contextmanager
@@ -385,8 +397,8 @@ class Run:
         if not wanted:
             return {}
         sizes = _fitting("double", {name: len(calls) for name, calls in golden.items()})
-        each = weighted(wanted, sizes) if self.each else shares(wanted, sizes)
-        asked = [(name, it) for name in sizes for it in firsts(name, golden[name], each[name], self.seed)]
+        each = weighted(wanted, sizes, f"{self.seed}/double") if self.each else shares(wanted, sizes)
+        asked = [(name, it) for name in each for it in firsts(name, golden[name], each[name], self.seed)]
         found = pool.map(look_at_recovery, *zip(*asked, strict=True))
         return {(name, number): count for name, number, count in found if count}
 

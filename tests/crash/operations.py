@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tests.crash import calls
-from tests.crash.world import DUMPED, MIGRATE, Saved, Violation, World
+from tests.crash.world import DUMPED, LATER_STATE, MIGRATE, Saved, Violation, World
 
 SCHEMAS = {"v1.2.0": 2, "v1.2.1": 2, "v2.1.0": 2}
 """The schema that a release needs; 1 for all others."""
@@ -147,7 +147,7 @@ def with_backups(world: World) -> Saved:
             world.must("backup", "create")
             _more_rows(world)
         world.elsewhere.write_text("later")
-        (world.site.layout.shared / "data" / "state.json").write_text('{"open": ["BTC"]}\n')
+        (world.site.layout.shared / "data" / "state.json").write_text(LATER_STATE)
         (world.site.layout.shared / "data" / "later.json").write_text("{}\n")
 
     return _saved(world, "with backups", make)

@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.crash.forks import REPOSITORY_TOP
 from tests.crash.operations import DEFAULTS, MERGED, SCHEMAS, SETTINGS, Operation
-from tests.crash.world import Violation, World
+from tests.crash.world import LATER_STATE, STATE, Violation, World
 from tests.site import eventually
 from updater import durable
 
@@ -239,7 +239,7 @@ def _settings(world: World, version: str) -> None:
 
 
 def _elsewhere(world: World, operation: Operation, record: Any) -> None:
-    """The database elsewhere is of the same state as the data."""
+    """What is in no database is of the same state as the data: files, and the database elsewhere."""
     restored = operation.name == "restore" and record is not None and record["outcome"] == "succeeded"
     wanted = {"": "", "old": "old", "later": "old" if restored else "later"}[world.saved_elsewhere]
     _must(

@@ -145,6 +145,7 @@ PLANTED = (
         "the moves are not flushed",
         (("backups/swap.py", "            durable.flush_directory(place)\n", "            pass\n", ),),
         operations=MOVING,
+        spare="the next line of the journal is flushed before anything relies on a move, and takes it along where one log holds all names",
     ),
     Planted(
         "staged data are not flushed",

@@ -24,17 +24,22 @@ def job() -> Iterator[None]:
 @pytest.mark.usefixtures("job")
 def test_interrupted_anywhere_it_ends_in_one_of_two_states(name: str) -> None:
     """And nothing is lost, left over, or told falsely; the next deployment succeeds."""
-    calls = campaign.look(name)
+    calls = campaign.look(name, runs=1)
+    doubles = (
+        campaign.weighted(SAMPLE["double"], [name], f"{SAMPLE_SEED}/double")
+        if campaign.fits("double", name)
+        else {}
+    )
     recoveries = {
         (name, first): campaign.look_at_recovery(name, first)[2]
+        for _ in doubles
         for first in campaign.firsts(name, calls, 1, SAMPLE_SEED)
-        if campaign.fits("double", name)
     }
     made = campaign.plan({name: calls}, recoveries, SAMPLE, SAMPLE_SEED, each=True)
     results = campaign.try_points(made.points, deploy_every=3)
     failed = [campaign.told(it) for it in results if it.outcome in ("violation", "harness")]
     assert not failed, "\n\n".join([f"{len(failed)} of {len(results)}", *failed])
-    assert len(results) >= 8
+    assert len(results) >= 4
 
 
 @pytest.mark.skipif(disk.missing() is not None, reason=f"no power can be cut here: {disk.missing()}")

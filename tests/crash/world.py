@@ -88,6 +88,8 @@ restore = ["sh", "-c", 'cat > "$0.new" && mv "$0.new" "$0"', "{place}"]
 """
 """What stands for a database that lies elsewhere, in a file, and is kept by dumps."""
 
+STATE, LATER_STATE = '{"open": []}\n', '{"open": ["BTC"]}\n'
+
 TABLES = {"trades": "trades", "log": "lines"}
 
 
@@ -170,7 +172,7 @@ class World:
                 made.execute(f"CREATE TABLE {table} (id INTEGER PRIMARY KEY, what TEXT)")
                 made.execute("PRAGMA user_version = 1" if name == "trades" else "PRAGMA user_version = 7")
                 made.commit()
-        (data / "state.json").write_text('{"open": []}\n')
+        (data / "state.json").write_text(STATE)
 
     def command(self, *arguments: str) -> Ended:
         """The command line, in a fork."""
