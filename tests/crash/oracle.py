@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.crash.forks import REPOSITORY_TOP
 from tests.crash.operations import DEFAULTS, MERGED, SCHEMAS, SETTINGS, Operation
-from tests.crash.world import LATER_STATE, STATE, Violation, World
+from tests.crash.world import Violation, World
 from tests.site import eventually
 from updater import durable
 
