@@ -37,7 +37,7 @@ FULL = {
 """How many points of each mode a full run tries: 10,000 kills, 6,000 power cuts, more than 6,000 errors, 3,000 double faults."""
 
 SAMPLE = {
-    "kill": 5, "kill all": 1, "power cut": 2.5, "power cut once done": 0.8, "error": 2, "kill a child": 0.3, "full disk": 0.2, "double": 0.7,
+    "kill": 5, "kill all": 1, "power cut": 2.5, "power cut once done": 1.2, "error": 2, "kill a child": 0.3, "full disk": 0.2, "double": 0.7,
     "suspended": 0.3, "script": 0.6, "network": 0.5, "clock": 0.2,
 }  # fmt: skip
 """How many points of each mode and operation the tests try, times the operation's weight."""
@@ -63,8 +63,10 @@ KINDS = (
 """What a path is about."""
 BULK = {"log", "cache", "release", "backup"}
 """Where calls are many and alike."""
-DECIDING = {"link", "moved data", "data"}
+DECIDING = {"link", "moved data", "data", "history"}
 """What decides what a crash means."""
+REMOVED = {"release", "backup"}
+"""What is removed piece by piece."""
 
 
 def kind(call: Call) -> str:
@@ -82,7 +84,8 @@ def stratified(calls: Sequence[Call], count: int, choice: random.Random) -> list
     deciding = [
         it
         for (about, name), group in groups.items()
-        if about in DECIDING and name.startswith(("rename", "unlink", "symlink"))
+        if (about in DECIDING and name.startswith(("rename", "unlink", "symlink")))
+        or (about in REMOVED and name == "unlinkat")
         for it in group
     ]
     ends = [it for group in groups.values() for it in dict.fromkeys((group[-1], group[0]))]
@@ -157,9 +160,9 @@ def fits(mode: str, name: str) -> bool:
     if mode == "network":
         return name in ("deploy", "fetch")
     if mode == "script":
-        return deployment and name not in ("fetch", "restore", "roll back with data")
+        return deployment and name not in ("fetch", "restore", "restore data alone", "roll back with data")
     if mode == "kill a child":
-        return deployment and name not in ("fetch", "restore")
+        return deployment and name not in ("fetch", "restore", "restore data alone")
     return deployment or mode not in ("full disk", "double")
 
 
@@ -191,11 +194,12 @@ def _of(
         return
     if mode == "error":
         kinds = [(name, often) for name in ERRORS for often in ("once", "from then on")]
+        choice.shuffle(kinds)
         for index in range(share):
             name, often = kinds[index % len(kinds)]
             fitting = [it for it in calls if it.name in CAN_FAIL[name]]
             if fitting:
-                yield choice.choice(fitting).number, (name, often)
+                yield choice.choice(stratified(fitting, max(8, share), choice)).number, (name, often)
         return
     kinds_of_disk = disks.FILESYSTEMS if share >= 24 else (choice.choice(disks.FILESYSTEMS),)
     combinations = itertools.cycle(itertools.product(kinds_of_disk, disks.MODELS))

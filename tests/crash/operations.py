@@ -257,10 +257,10 @@ def _is_held(world: World) -> bool:
     return "a long weekend" in world.site.layout.hold.read_text()
 
 
-def _first_by_hand(world: World) -> list[str]:
+def _first_by_hand(world: World, **more: object) -> list[str]:
     """The older of the two backups; the deployment before them made one as well."""
     names = sorted(it.name for it in world.site.layout.backups.iterdir() if it.name.startswith("backup_"))
-    return [json.dumps({"kind": "restore", "wanted": names[1]})]
+    return [json.dumps({"kind": "restore", "wanted": names[1], **more})]
 
 
 OPERATIONS = {
@@ -284,8 +284,11 @@ OPERATIONS = {
         Operation("pin", plain, typed("pin", "v1.0.0"), what="command", weight=0.5, done=_is_pinned),
         Operation("unpin", pinned, typed("unpin", "v1.0.0"), what="command", weight=0.5, done=lambda it: not _is_pinned(it)),
         Operation("hold", plain, typed("hold", "--reason", "a long weekend"), what="command", weight=0.5, done=_is_held, follows=""),
-        Operation("restore", with_backups, _first_by_hand, takes_data_back=True),
-        Operation("prune", crowded, typed("prune", "--yes"), what="command", old="v1.4.0", new="v1.4.0", weight=0.5),
+        Operation("restore", with_backups, _first_by_hand, takes_data_back=True, weight=1.5),
+        Operation(
+            "restore data alone", with_backups, lambda it: _first_by_hand(it, parts=["data"]), takes_data_back=True, weight=0.5,
+        ),
+        Operation("prune", crowded, typed("prune", "--yes"), what="command", old="v1.4.0", new="v1.4.0"),
         Operation("prune backups", crowded, typed("backup", "prune", "--yes"), what="command", old="v1.4.0", new="v1.4.0", weight=0.5),
         Operation("restart", plain, typed("restart"), what="command", dead=True, weight=0.5),
         Operation(

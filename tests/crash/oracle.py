@@ -240,8 +240,9 @@ def _settings(world: World, version: str) -> None:
 
 def _elsewhere(world: World, operation: Operation, record: Any) -> None:
     """What is in no database is of the same state as the data: files, and the database elsewhere."""
-    restored = operation.name == "restore" and record is not None and record["outcome"] == "succeeded"
-    wanted = {"": "", "old": "old", "later": "old" if restored else "later"}[world.saved_elsewhere]
+    restored = operation.kind == "restore" and record is not None and record["outcome"] == "succeeded"
+    loaded = restored and operation.name == "restore"
+    wanted = {"": "", "old": "old", "later": "old" if loaded else "later"}[world.saved_elsewhere]
     _must(
         world.elsewhere.read_text() == wanted, f"elsewhere is {world.elsewhere.read_text()!r}, not {wanted!r}"
     )

@@ -21,7 +21,13 @@ from tests.crash.forks import REPOSITORY_TOP
 from tests.crash.operations import OPERATIONS
 
 DEPLOYING = ("deploy", "deploy with a migration", "deploy a migration that fails")
-MOVING = ("deploy with a migration", "deploy a migration that fails", "restore", "roll back with data")
+MOVING = (
+    "deploy with a migration",
+    "deploy a migration that fails",
+    "restore",
+    "restore data alone",
+    "roll back with data",
+)
 
 
 @dataclass(frozen=True)
@@ -154,6 +160,7 @@ PLANTED = (
             ("deployment/phases/migrate.py", "        durable.flush_tree(swap.directory(tx.layout, moving, holder))\n", "        pass\n"),
         ),
         operations=MOVING,
+        spare="the backup before the stop flushes the whole filesystem, staged data with it; what is staged after that is flushed by this alone",
     ),
     Planted(
         "the log of a database stays where it is",
@@ -167,6 +174,7 @@ PLANTED = (
     Planted(
         "the names in a backup are not flushed",
         (("backups/create.py", "        durable.flush_directory(work)  # every name in it, before its own is one that counts\n", ""),),
+        spare="the directory's rename is flushed after them, and takes them along where one log holds all names, as in ext4 and XFS",
     ),
     Planted(
         "the content of a backup is not flushed",
@@ -235,6 +243,7 @@ PLANTED = (
         (("deployment/recovery.py", "        orphans.end(layout)\n", ""),),
         modes=("kill", "kill a child"),
         operations=DEPLOYING,
+        spare="a child dies with updater where Linux ties it to that; its own children are not in this world, but in tests/integration",
     ),
 )  # fmt: skip
 

@@ -1,6 +1,6 @@
 """A root with an application that writes all the time, which can be put back to an earlier state in some milliseconds.
 
-The application answers HTTP and commits a row to two databases (one with a write-ahead log, one with a rollback journal) again and
+The application keeps a file that tells whether it runs, answers HTTP, and commits a row to two databases (one with a write-ahead log, one with a rollback journal) again and
 again; what is committed it notes in a file outside the root. So whoever looks afterwards knows what must not be lost.
 """
 
@@ -21,7 +21,7 @@ from tests.crash.forks import Ended, Forks
 from tests.site import REPOSITORY, Site, eventually
 
 APPLICATION = """
-import os, socket, sqlite3, sys, threading, time
+import os, signal, socket, sqlite3, sys, time
 def told(name):
     with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), name)) as file:
         return file.read().strip()
@@ -33,6 +33,21 @@ if databases["trades"].execute("PRAGMA user_version").fetchone()[0] != SCHEMA:
     sys.exit("the database is of another schema than this code")
 for it in databases.values():
     it.execute("PRAGMA synchronous=EXTRA")  # FULL forgets to flush the removal of a rollback journal
+def note(what):
+    with open("data/last.new", "w") as file:
+        file.write(what)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace("data/last.new", "data/last.txt")
+def stop(*_):
+    note("stopped")
+    os._exit(0)
+last = open("data/last.txt").read() if os.path.exists("data/last.txt") else "stopped"
+if last not in ("running", "stopped"):
+    sys.exit(f"data/last.txt is damaged: {last!r}")
+if last != "running":
+    note("running")
+signal.signal(signal.SIGTERM, stop)
 rows = os.open(%(rows)r, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
 listening = socket.create_server(("127.0.0.1", int(os.environ["PORT"])))
 begun, number, due = time.monotonic(), 0, 0.0
