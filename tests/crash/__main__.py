@@ -15,12 +15,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import secrets
 import sys
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.crash import campaign
+from tests.crash import calls, campaign
 from tests.crash.faults import MODES, Point
 from tests.crash.operations import OPERATIONS
 
@@ -51,6 +53,9 @@ def main(arguments: list[str] | None = None) -> int:
         "--only", action="append", default=[], help="OPERATION/MODE/NUMBER..., may be given again"
     )
     given = words.parse_args(arguments)
+    if why := calls.missing():
+        print(f"SKIPPED, not passed: everything: {why}")
+        return 3
     if given.only:
         return again(given.only, given.seed, given.package)
     counts = {it: campaign.FULL[it] for it in given.mode or MODES}
@@ -75,7 +80,7 @@ def report(run: campaign.Run, table: Path | None, summary: Path | None) -> int:
     text = campaign.table(run.results)
     print(text)
     if table:
-        table.write_text(text + "\n")
+        table.write_text(page(run, text))
     found = Counter(it.outcome for it in run.results)
     for mode, why in run.left_out.items():
         print(f"SKIPPED, not passed: {mode}: {why}")
@@ -90,6 +95,36 @@ def report(run: campaign.Run, table: Path | None, summary: Path | None) -> int:
         }  # fmt: skip
         summary.write_text(json.dumps(about, indent=2) + "\n")
     return 1 if failed or not run.results else 3 if run.left_out else 0
+
+
+def page(run: campaign.Run, text: str) -> str:
+    """The page that shows a run."""
+    found = Counter(it.outcome for it in run.results)
+    modes = Counter(it.point.mode for it in run.results)
+    slowest = max((it.seconds for it in run.results), default=0.0)
+    kills = sum(modes[it] for it in ("kill", "kill all", "kill a child", "script"))
+    cuts = modes["power cut"] + modes["power cut once done"]
+    lines = [
+        "# The last run of the crash tests",
+        "",
+        f"`python -m tests.crash --seed {run.seed}`, {datetime.now(UTC):%Y-%m-%d}, {platform.system()} {platform.release()}, "
+        f"{os.cpu_count()} processors, Python {platform.python_version()}, {run.seconds / 60:.0f} minutes.",
+        "",
+    ]
+    if len(run.results) < run.planned:
+        lines += [f"It was stopped before its end: {len(run.results):,} of {run.planned:,} points.", ""]
+    lines += [
+        f"- **{len(run.results):,} crashes**: {kills:,} kills, {cuts:,} power cuts, {modes['error'] + modes['full disk']:,} errors and full disks, "
+        f"{modes['double']:,} double faults, {modes['suspended'] + modes['network'] + modes['clock']:,} others.",
+        f"- **{found['violation']} broken promises**, {found['harness']} points that were not reached; {found['held']} held still, and what they advised led out of it.",
+        f"- The slowest recovery took {slowest:.2f} s.",
+        *(f"- Left out: {mode}: {why}." for mode, why in run.left_out.items()),
+        "",
+        "What the words mean, and how it is done: [crashes.md](crashes.md).",
+        "",
+        text,
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def again(names: list[str], seed: int, package: Path | None) -> int:

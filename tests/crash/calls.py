@@ -16,9 +16,11 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import functools
 import os
 import socket
 import struct
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -69,6 +71,29 @@ Act = Callable[[Call], int | None]
 
 Fault = Callable[[int], Act]
 """Given the process that was started, what happens at its calls."""
+
+
+@functools.cache
+def missing() -> str | None:
+    """Why nothing can be watched here; None: it can."""
+    if not sys.platform.startswith("linux"):
+        return "the kernel hands calls over on Linux only"
+    try:
+        import pyseccomp
+    except (ImportError, RuntimeError, OSError) as failure:
+        return f"libseccomp: {failure}"
+    child = os.fork()
+    if child == 0:
+        try:
+            made = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
+            made.add_rule(pyseccomp.NOTIFY, "mkdirat")
+            made.load()
+            os._exit(0 if pyseccomp._libseccomp.seccomp_notify_fd(made._filter) >= 0 else 1)
+        finally:
+            os._exit(1)
+    return (
+        "this kernel, or this container, hands no calls over (seccomp)" if os.waitpid(child, 0)[1] else None
+    )
 
 
 def trap(place: str, *, reads: bool = False) -> None:

@@ -359,6 +359,7 @@ class Run:
     results: list[Result] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+    planned: int = 0
 
     def go(self, note: Path | None = None) -> None:
         """Choose and try. ``note``: a file that gets each result as a line of JSON as soon as it is there."""
@@ -370,6 +371,7 @@ class Run:
             recoveries = self._recoveries(pool, golden)
             made = plan(golden, recoveries, self.counts, self.seed, each=self.each)
             self.left_out = made.left_out
+            self.planned = len(made.points)
             batches = _batches(made.points)
             _tell(f"{len(made.points)} points")
             waiting = {pool.submit(try_points, it, self.deploy_every) for it in batches}

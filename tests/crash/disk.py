@@ -31,8 +31,13 @@ def missing() -> str | None:
         return "it needs root, to mount filesystems"
     if not os.path.exists("/dev/loop-control"):
         return "there are no loop devices"
-    lacking = [it for it in ("mkfs.ext4", "mkfs.xfs", "mount", "umount") if shutil.which(it) is None]
+    lacking = [it for it in ("mkfs.ext4", "mkfs.xfs", "mount", "umount") if _tool(it) is None]
     return f"{', '.join(lacking)}: not installed (e2fsprogs, xfsprogs)" if lacking else None
+
+
+def _tool(name: str) -> str | None:
+    """Not everybody has the administrator's directories on the PATH."""
+    return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
 
 
 class Disk:
@@ -44,7 +49,9 @@ class Disk:
         with open(image, "wb") as file:
             file.truncate(SIZES[kind] * 1024**2)
         options = ["-q", "-E", "lazy_itable_init=0,lazy_journal_init=0"] if kind == "ext4" else ["-q"]
-        subprocess.run([f"mkfs.{kind}", *options, str(image)], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            [str(_tool(f"mkfs.{kind}")), *options, str(image)], check=True, stdout=subprocess.DEVNULL
+        )
         self._fd: int | None = None
         self.mount()
 

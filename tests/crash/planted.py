@@ -9,14 +9,16 @@ A precaution whose loss nothing finds is either none, or is kept as belt and bra
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.crash import campaign
+from tests.crash import calls, campaign, disk
 from tests.crash.forks import REPOSITORY_TOP
 from tests.crash.operations import OPERATIONS
 
@@ -295,21 +297,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words.add_argument("--seed", type=int, default=campaign.SAMPLE_SEED)
     words.add_argument("--jobs", type=int, default=4)
     words.add_argument("--only", action="append", help="a name, or a part of it; may be given again")
+    words.add_argument("--table", type=Path, help="a file for the table, as Markdown")
     given = words.parse_args(arguments)
+    if why := calls.missing() or disk.missing():
+        print(f"SKIPPED, not passed: {why}")
+        return 3
     wanted = [it for it in PLANTED if not given.only or any(part in it.name for part in given.only)]
-    missed = 0
-    print("| precaution taken away | points | found by |\n| --- | ---: | --- |")
+    lines = ["| precaution taken away | found by | which sees |", "| --- | --- | --- |"]
+    missed = spare = 0
+    print("\n".join(lines), flush=True)
     for defect in wanted:
         found, tried, seconds = caught(defect, given.seed, given.jobs)
-        first = (
-            found.splitlines()[0][:160]
-            if found
-            else f"NOT FOUND{f'; belt and braces: {defect.spare}' if defect.spare else ''}"
-        )
-        missed += not found and not defect.spare
-        print(f"| {defect.name} | {tried} | {first} |", flush=True)
+        spare += bool(not found and defect.spare)
+        missed += bool(not found and not defect.spare)
+        lines.append(_row(defect, found, tried))
+        print(lines[-1], flush=True)
         print(f"{defect.name}: {seconds:.0f} s", file=sys.stderr)
+    lines.append("")
+    lines.append(
+        f"{len(wanted)} defects: {len(wanted) - missed - spare} found, {spare} not found and kept as belt and braces, {missed} missed. "
+        f"Seed {given.seed}, {datetime.now(UTC):%Y-%m-%d}."
+    )
+    print(lines[-1])
+    if given.table:
+        given.table.write_text(PAGE + "\n".join(lines) + "\n")
     return 1 if missed else 0
+
+
+PAGE = """# Planted defects
+
+Each takes one precaution away; the sample of [crashes](crashes.md) that runs with every change must turn red. Made by `python -m tests.crash.planted --table`.
+
+"""
+
+
+def _row(defect: Planted, found: str, tried: int) -> str:
+    if not found:
+        return f"| {defect.name} | {f'belt and braces: {defect.spare}' if defect.spare else '**nothing**'} | {tried} points |"
+    result = re.match(r"VIOLATION at '([^']*)'(?: before .*?)?: (.*)", found.splitlines()[0])
+    where, what = result.groups() if result else ("a run without a fault", found.splitlines()[0])
+    what = re.sub(r"/\S*/the root/|\d{8}[T_]\d{6}\S*|-\d+-[0-9a-f]{8}|[\d.]+/\d+/[\d.]+/\d+", "…", what)[:110]
+    return f"| {defect.name} | {where} | {what.replace('|', '/')} |"
 
 
 if __name__ == "__main__":
