@@ -265,9 +265,10 @@ def _run(what: str, root: str, arguments: list[str]) -> int:
 
 LOADED = (
     "click", "http.client", "psutil", "pyseccomp", "requests", "ssl", "sqlite3", "tests.crash.calls", "time_machine", "updater.backups.create",
-    "updater.cli.app", "updater.cli.backup", "updater.cli.deploy", "updater.cli.look", "updater.deployment.phases.fetching",
+    "updater.cli.app", "updater.cli.backup", "updater.cli.deploy", "updater.cli.keep", "updater.cli.look", "updater.cli.run", "updater.cli.status",
+    "updater.configfile", "updater.configkeys", "updater.deployment.phases.fetching",
     "updater.deployment.worker", "updater.environments.building", "updater.gate", "updater.health.http", "updater.health.probes",
-    "updater.operations.backing", "updater.operations.deploying", "updater.operations.looking", "updater.sources.github",
+    "updater.operations.backing", "updater.operations.deploying", "updater.operations.keeping", "updater.operations.looking", "updater.operations.running", "encodings.ascii", "encodings.utf_8_sig", "updater.sources.github",
 )  # fmt: skip
 """What is loaded before anything is forked."""
 
