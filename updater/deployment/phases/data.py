@@ -111,18 +111,31 @@ def keep_present(tx: Transaction, why: str) -> str | None:
 
 
 def take_back(tx: Transaction, purpose: str, why: str) -> None:
-    """Undo a move of data; what may have been written in the new place is kept."""
+    """Undo a move of data; what may have been written in the new place is kept.
+
+    Where it is kept is on record before anything is moved back: after a kill in between, nothing else would tell.
+    """
     found = swap.pending(tx.layout)
+    noted = _noted(tx, purpose)
     if found is None or found.purpose != purpose:
+        if noted is not None:
+            _tell_taken_back(tx, noted)
         return
     if not found.ready or not may_have_written(tx):
         swap.undo(tx.layout)
         return
-    kept = keep_present(tx, why)
-    aside = swap.undo(tx.layout, keep=kept is None)
-    where = kept or ", ".join(map(str, aside))
+    if noted is None:
+        noted = {"kept": keep_present(tx, why)}
+        _note(tx, purpose, noted)
+    swap.undo(tx.layout, keep=noted["kept"] is None)
+    _tell_taken_back(tx, noted)
+
+
+def _tell_taken_back(tx: Transaction, noted: Mapping[str, Any]) -> None:
+    aside = list(map(str, swap.kept(tx.journal.id, tidying.places(tx.layout))))
+    where = noted.get("kept") or ", ".join(aside)
     tx.memory["data_told"] = f"What was written meanwhile is kept in {where}."
-    tx.memory["data"] = {"restored": "untouched", "kept": kept, "aside": [str(it) for it in aside]}
+    tx.memory["data"] = {"restored": "untouched", "kept": noted.get("kept"), "aside": aside}
 
 
 def apply_rule(tx: Transaction, before: Schemas, *, migrated: bool) -> None:
@@ -140,7 +153,7 @@ def apply_rule(tx: Transaction, before: Schemas, *, migrated: bool) -> None:
         if others:
             _load_from_the_stop(tx)
         return
-    decided = _decided(tx) or _decide(tx, before, mine, others)
+    decided = _noted(tx, "migrate") or _decide(tx, before, mine, others)
     if decided is None:
         if mine:
             swap.accept(tx.layout)
@@ -179,15 +192,19 @@ def _decide(tx: Transaction, before: Schemas, mine: Swap | None, others: bool) -
         return None
     kept = keep_present(tx, f"after {tx.request.kind} {tx.target}")
     decided = {"changed": changed, "kept": kept, "by_rename": [it.path for it in mine.steps] if mine else []}
-    engine.quietly(
-        tx, "what becomes of the data was not recorded", lambda: tx.journal.record("note", "migrate", decided)
-    )
+    _note(tx, "migrate", decided)
     return decided
 
 
-def _decided(tx: Transaction) -> Json | None:
+def _note(tx: Transaction, phase: str, found: Json) -> None:
+    engine.quietly(
+        tx, "what becomes of the data was not recorded", lambda: tx.journal.record("note", phase, found)
+    )
+
+
+def _noted(tx: Transaction, phase: str) -> Json | None:
     """What an earlier try of the way back has decided."""
-    notes = (line.data for line in tx.journal.read().lines if line.kind == "note" and line.phase == "migrate")
+    notes = (line.data for line in tx.journal.read().lines if line.kind == "note" and line.phase == phase)
     return next((dict(it) for it in notes), None)
 
 
