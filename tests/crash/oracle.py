@@ -70,7 +70,7 @@ def judge(
     record = _own_record(world, known)
     if may_hold and record and record["outcome"] == "rollback-failed":
         held = True
-        done = world.command("activate", operation.old, "--force")
+        done = world.command("activate", operation.old)
         _must(done.code == 0, f"held still, and its advice does not work: {done.code}\n{done.text}")
     if dead or first == "pin" or may_hold:
         done = world.command("start")

@@ -151,7 +151,7 @@ def roll_back(notes: Run, because: UpdaterError) -> Outcome:
     free_ballast(tx)
     quietly(tx, "the failure was not recorded", lambda: tx.journal.record("failed", None, because.as_json()))
     problems = undo(tx, notes.done)
-    if any(map(may_pass, problems)):  # what else went wrong may come from that
+    if problems and any(map(may_pass, (because, *problems))):  # what else went wrong may come from that
         return _put_off(notes, rollback_failed(tx, because, problems, tries_left=ATTEMPTS))
     if problems:
         return finish(notes, "rollback-failed", error=rollback_failed(tx, because, problems))
