@@ -208,7 +208,7 @@ PLANTED = (
     ),
     Planted(
         "a way back that the disk hinders is given up",
-        (("deployment/engine.py", "    if any(map(may_pass, problems)):", "    if False:"),),
+        (("deployment/engine.py", "    if problems and any(map(may_pass, (because, *problems))):", "    if False:"),),
         modes=("error",),
     ),
     Planted(
@@ -250,12 +250,23 @@ PLANTED = (
 )  # fmt: skip
 
 
-def plant(defect: Planted, place: Path) -> Path:
-    """A copy of updater with the defect in it. Returns the directory that holds it.
+def edited(defect: Planted) -> dict[str, str]:
+    """The files with the defect in them, by their path below ``updater/``.
 
     Raises:
         LookupError: what it changes is not there, or more than once: the code has moved on.
     """
+    found: dict[str, str] = {}
+    for file, old, new in defect.edits:
+        text = found.get(file) or (REPOSITORY_TOP / "updater" / file).read_text()
+        if text.count(old) != 1:
+            raise LookupError(f"{defect.name}: {file} has {text.count(old)} times: {old}")
+        found[file] = text.replace(old, new)
+    return found
+
+
+def plant(defect: Planted, place: Path) -> Path:
+    """A copy of updater with the defect in it. Returns the directory that holds it."""
     into = place / "planted"
     shutil.rmtree(into, ignore_errors=True)
     for name in ("updater", "scripts", "VERSION"):
@@ -264,12 +275,8 @@ def plant(defect: Planted, place: Path) -> Path:
             shutil.copytree(source, into / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(source, into / name)
-    for file, old, new in defect.edits:
-        path = into / "updater" / file
-        text = path.read_text()
-        if text.count(old) != 1:
-            raise LookupError(f"{defect.name}: {file} has {text.count(old)} times: {old}")
-        path.write_text(text.replace(old, new))
+    for file, text in edited(defect).items():
+        (into / "updater" / file).write_text(text)
     return into
 
 
