@@ -513,6 +513,8 @@ def script(
     again = world.command("recover")
     if again.code != 0 or "nothing to recover" not in again.out:
         raise Violation(f"recover after the script: exit {again.code}\n{again.text}")
+    if world.site.history()[-1]["origin"] == "script" and "emergency_rollback.sh" not in again.text:
+        raise Violation(f"recover after the script tells nothing of it: {again.text}")
     return oracle.Verdict(oracle.judge_script(world, operation, known=known), took)
 
 
