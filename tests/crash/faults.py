@@ -353,6 +353,7 @@ def _after_error(
         raise Violation(f"exit {code}\n{text}")
     if "unforeseen: " in text or (operation.what == "command" and "Traceback" in text):
         raise Violation(f"not explained: {text}")
+    oracle.said(world, operation, known, code)
     return oracle.judge(world, operation, choice, known=known, dead=operation.dead, may_hold=True)
 
 

@@ -43,6 +43,16 @@ class Operation:
     done: Callable[[World], bool] = lambda _: True
 
     @property
+    def puts_data_back(self) -> bool:
+        """Whether older data take the place of the present ones when it succeeds."""
+        return self.name in ("restore", "roll back with data")
+
+    @property
+    def has_settings(self) -> bool:
+        """Whether the application has settings of its user's."""
+        return self.state is with_settings
+
+    @property
     def kind(self) -> str:
         """As the history calls it."""
         return {"roll back": "rollback", "roll back with data": "rollback"}.get(
