@@ -78,7 +78,7 @@ def _recover_one(layout: Layout, config: Config, lock: Lock, path: Path) -> engi
     if log.end is not None:
         record = records.whole({"id": log.id, **log.end})
         engine.close(tx, record)
-        return engine.Outcome(str(record["outcome"]), record)
+        return engine.Outcome(str(record["outcome"]), record, told=engine.is_told(log))
     if log.recoveries >= engine.ATTEMPTS:
         return _hold(notes, log)
     engine.free_ballast(tx)
