@@ -324,6 +324,11 @@ def _telling(operation: Operation, version: str, record: Any, *, held: bool) -> 
                 (outcome == "succeeded") == (version == operation.new),
                 f"a false report: {outcome}, and {version} is in service",
             )
+    if record is not None and record["outcome"] == "failed":
+        _must(
+            "stop" not in [it["name"] for it in record["phases"]],
+            "it is called untouched, and it was stopped",
+        )
     if record is not None and record["outcome"] in ("rolled-back", "failed"):
         _must(bool(record["error"] and record["error"]["message"]), "a failure without a reason")
 
