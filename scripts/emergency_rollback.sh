@@ -190,7 +190,7 @@ fi
 finish() {   # finish OUTCOME TEXT [ERROR]
     written=$(record "$id" rollback "$from" "$to" "$1" "$began" "$2" "${3-}" "$([ $restore_data = 0 ] || printf '%s' "$backup")")
     # undoing what was interrupted was the way back: that is its record
-    if [ "$1" != succeeded ] || [ "$from" != "$to" ] || [ -z "${ended-}" ]; then add_to_history "$written" "$id"; fi
+    if [ "$1" != succeeded ] || [ "$from" != "$to" ] || [ -z "${ended-}" ]; then add_to_history "$written" "$id" || :; fi
     log "[$id] rollback $to: $1: $2${3:+: $3}"
     rm -f "$own/emergency"
 }

@@ -355,7 +355,15 @@ look_journal() {   # FILE
     phase=$(printf '%s\n' "$j_lines" | sed -n 's/.*"kind":"intent","mono":[^,]*,"phase":"\([a-z_-]*\)","seq":.*/\1/p' | tail -n 1)
     what="deployment $j_id (${j_kind:-unknown} to ${j_target:-?}, from ${j_origin:-nothing})"
     if [ -n "$at_work" ]; then check ok deployment "$what is in phase ${phase:-begin}"; return; fi
-    check failed deployment "$what was interrupted in phase ${phase:-begin}, and nobody is at work on it" "updater recover, or without Python: $(command_line cleanup_failed_update.sh)"
+    if printf '%s\n' "$j_lines" | grep -q '"kind":"end","mono":'; then
+        check warning deployment "$what has ended, and is not in the history, which could not be written" "see $logs/update_history.json; then updater recover, or without Python: $(command_line cleanup_failed_update.sh)"
+        return
+    fi
+    if printf '%s\n' "$j_lines" | grep -q '"kind":"failed","mono":'; then
+        check failed deployment "$what failed, and its way back has not come to its end" "updater recover, or without Python: $(command_line cleanup_failed_update.sh)"
+    else
+        check failed deployment "$what was interrupted in phase ${phase:-begin}, and nobody is at work on it" "updater recover, or without Python: $(command_line cleanup_failed_update.sh)"
+    fi
     if [ $((all - sound)) -gt 1 ]; then
         check failed deployment "the journal of $j_id is damaged from line $((sound + 1)) of $all on: what happened after that is not known" "see the disk (dmesg); then updater recover, or $(command_line emergency_rollback.sh)"
     elif [ "$all" -gt "$sound" ]; then

@@ -624,10 +624,11 @@ record() {
         "$(moment)" "$error" "$(json "$3")" "$1" "$2" "$5" "$(json "${9-}")" "$6" "$(json "$7")" "$(json "$4")" "$(json "$(id -un 2>/dev/null)")"
 }
 
-# add_to_history RECORD ID: one more line of the JSON array; a record that is there already is not added again
+# add_to_history RECORD ID: one more line of the JSON array; a record that is there already is not added again. Fails if it cannot
+# be written
 add_to_history() {
     file=$logs/update_history.json
-    if [ -e "$file" ] && [ ! -f "$file" ]; then warn "$file is not a file: this was not written into the history"; return 0; fi
+    if [ -e "$file" ] && [ ! -f "$file" ]; then warn "$file is not a file: this was not written into the history"; return 1; fi
     if grep -qE "\"id\": ?\"$2\"" "$file" 2>/dev/null; then return 0; fi
     mkdir -p "$logs" 2>/dev/null
     beside=$logs/$(temporary update_history.json)
@@ -640,6 +641,7 @@ add_to_history() {
     else
         rm -f "$beside"
         warn "the history is as it was: it could not be read, or not be written (a full disk?). What belongs there: $1"
+        return 1
     fi
 }
 

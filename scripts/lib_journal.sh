@@ -109,7 +109,8 @@ world_before() {
         "$(json "$(version_of "$own/previous")")" "$(root_mark)" "$running"
 }
 
-# journal_end FILE RECORD: the last line, then the journal is put away
+# journal_end FILE RECORD [KEEP]: the last line, then the journal is put away; with KEEP it stays, since the record is not in the
+# history: the next command of updater's, or a script, writes it there
 journal_end() {
     if [ -n "$sha_tool" ]; then
         seq=$(printf '%s\n' "$j_lines" | sed -n '$s/.*"seq":\([0-9]*\),"v":1}$/\1/p')
@@ -124,5 +125,6 @@ journal_end() {
             printf '%s %s\n' "$(printf '%s' "$line" | sha256 | cut -c1-16)" "$line"
         } | write "$1" || warn "the end of ${1##*/} was not recorded"
     fi
+    [ -z "${3-}" ] || [ -z "$sha_tool" ] || return 0
     mkdir -p "$own/journal/closed" && mv -f "$1" "$own/journal/closed/" && flush
 }

@@ -180,7 +180,7 @@ end_interrupted() {
         if last=$(printf '%s\n' "$j_lines" | grep '"kind":"end","mono":') && [ -n "$last" ]; then
             written=$(printf '%s' "$last" | sed -n 's/^{"at":"[^"]*","boot":[^,]*,"data":\({.*}\),"kind":"end","mono":.*/\1/p' | tail -n 1)
             case $written in
-                *'"outcome":'*) grep -qF "\"id\": \"$j_id\"" "$logs/update_history.json" 2>/dev/null || add_to_history "$written" "$j_id" ;;
+                *'"outcome":'*) grep -qF "\"id\": \"$j_id\"" "$logs/update_history.json" 2>/dev/null || add_to_history "$written" "$j_id" || continue ;;   # it stays
             esac
             mv -f "$journal" "$own/journal/closed/"
             continue
@@ -207,8 +207,9 @@ finish_committed() {
     rm -f "$own/trial" "$own/emergency"   # a way back that was interrupted before is overtaken
     resume_application
     written=$(record "$j_id" "${j_kind:-deploy}" "$j_origin" "$j_target" succeeded "${began:-$(moment)}" "finished after an interruption, by $1")
-    add_to_history "$written" "$j_id"
-    journal_end "$journal" "$written"
+    unwritten=
+    add_to_history "$written" "$j_id" || unwritten=1
+    journal_end "$journal" "$written" $unwritten
     log "[$j_id] ${j_kind:-deploy} ${j_target:-?}: succeeded: finished after an interruption, by $1"
 }
 
@@ -260,8 +261,9 @@ undo_one() {
     [ $touched = 0 ] || outcome=rolled-back
     [ "$trouble" = 0 ] || { warn "the interrupted deployment stays on record: $(command_line cleanup_failed_update.sh), or updater recover, tries again"; return 1; }
     written=$(record "$j_id" "${j_kind:-deploy}" "$j_origin" "$j_target" "$outcome" "${began:-$(moment)}" "undone after an interruption, by $1${kept_data:+; what ${j_target:-the release} wrote is kept in $kept_data}" 'updater was killed, or the machine stopped')
-    add_to_history "$written" "$j_id"
-    journal_end "$journal" "$written"
+    unwritten=
+    add_to_history "$written" "$j_id" || unwritten=1
+    journal_end "$journal" "$written" $unwritten
     log "[$j_id] ${j_kind:-deploy} ${j_target:-?}: $outcome: undone after an interruption, by $1"
 }
 

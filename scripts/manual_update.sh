@@ -136,9 +136,10 @@ stopped=0 target_started=0
 
 finish() {   # finish OUTCOME TEXT [ERROR]
     written=$(record "$j_id" $kind "$from" "$coming" "$1" "$began" "$2" "${3-}")
-    add_to_history "$written" "$j_id"
+    unwritten=
+    add_to_history "$written" "$j_id" || unwritten=1
     j_lines=$(journal_read "$journal")
-    journal_end "$journal" "$written" || warn 'the end of it was not recorded'
+    journal_end "$journal" "$written" $unwritten || warn 'the end of it was not recorded'
     log "[$j_id] $kind $coming: $1: $2${3:+: $3}"
 }
 

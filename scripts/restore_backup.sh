@@ -202,9 +202,10 @@ noted() { journal_line "$@" || go_back 3 'its record cannot be written any more 
 
 finish() {   # finish OUTCOME TEXT [ERROR]
     written=$(record "$j_id" restore "$serving" "$serving" "$1" "$began" "$2" "${3-}" "$id")
-    add_to_history "$written" "$j_id"
+    unwritten=
+    add_to_history "$written" "$j_id" || unwritten=1
     j_lines=$(journal_read "$journal")
-    journal_end "$journal" "$written" || warn 'the end of it was not recorded'
+    journal_end "$journal" "$written" $unwritten || warn 'the end of it was not recorded'
     log "[$j_id] restore $id: $1: $2${3:+: $3}"
 }
 

@@ -83,6 +83,13 @@ def recovered(record: Json) -> str:
     return f"the interrupted deployment of {record.get('to')} was finished; it is in service"
 
 
+def broken_off(found: Json) -> str:
+    """Where a deployment stands that nobody is at work on: ``found`` is as a look at its journal tells it."""
+    if found["rolling_back"]:
+        return "failed, and its way back has not come to its end"
+    return f"interrupted in phase {found['phase'] or 'begin'}"
+
+
 def ended(record: Json) -> str:
     """How anything ended, in a line: what, from where to where, and how."""
     if record.get("kind") == "restore":

@@ -39,13 +39,14 @@ INTO_DESCRIPTOR = {"sendfile": 0, "copy_file_range": 2, "splice": 2}
 """Which argument is the descriptor that is written to."""
 BY_PATH = {
     "truncate": (0,), "rename": (0, 1), "link": (0, 1), "symlink": (1,), "unlink": (0,), "rmdir": (0,), "mkdir": (0,), "chmod": (0,),
-    "chown": (0,), "lchown": (0,), "utimes": (0,), "utime": (0,), "setxattr": (0,), "creat": (0,), "mknod": (0,),
+    "chown": (0,), "lchown": (0,), "utimes": (0,), "utime": (0,), "setxattr": (0,), "lsetxattr": (0,), "removexattr": (0,),
+    "lremovexattr": (0,), "creat": (0,), "mknod": (0,),
 }  # fmt: skip
 """Which arguments are paths."""
 BELOW_DIRECTORY = {
     "renameat": ((0, 1), (2, 3)), "renameat2": ((0, 1), (2, 3)), "linkat": ((0, 1), (2, 3)), "symlinkat": ((1, 2),),
     "unlinkat": ((0, 1),), "mkdirat": ((0, 1),), "fchmodat": ((0, 1),), "fchownat": ((0, 1),), "utimensat": ((0, 1),),
-    "mknodat": ((0, 1),),
+    "mknodat": ((0, 1),), "fchmodat2": ((0, 1),), "futimesat": ((0, 1),),
 }  # fmt: skip
 """Pairs of a directory's descriptor and a path."""
 

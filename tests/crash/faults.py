@@ -343,17 +343,26 @@ def error(
     code, text, _watch = watched_run(world, operation.what, operation.arguments(world), fault)
     if not came:
         raise NotReached(f"it ended with {code} before: {text[-500:]}")
-    return _after_error(world, operation, choice, known, code, text)
+    return _after_error(world, operation, choice, known, code, text, lasts=often != "once")
 
 
 def _after_error(
-    world: World, operation: Operation, choice: random.Random, known: int, code: int, text: str
+    world: World,
+    operation: Operation,
+    choice: random.Random,
+    known: int,
+    code: int,
+    text: str,
+    *,
+    lasts: bool = True,
 ) -> oracle.Verdict:
+    """``lasts``: what went wrong was wrong on the way back as well; else that must have come to its end."""
     if code not in (0, 3, 4, 5, 7, 8, 9):
         raise Violation(f"exit {code}\n{text}")
     if "unforeseen: " in text or (operation.what == "command" and "Traceback" in text):
         raise Violation(f"not explained: {text}")
-    return oracle.judge(world, operation, choice, known=known, dead=operation.dead, may_hold=True)
+    oracle.said(world, operation, known, code)
+    return oracle.judge(world, operation, choice, known=known, dead=operation.dead, may_hold=lasts)
 
 
 def double(
@@ -480,6 +489,7 @@ def clock(
         raise NotReached(f"it ended with {code} before: {text[-500:]}")
     if code not in operation.codes:
         raise Violation(f"the clock jumped, and it ended with {code}: {text}")
+    oracle.said(world, operation, known, code)
     if choice.random() < 0.5:
         world.forks.days = days
     return oracle.judge(world, operation, choice, known=known, dead=operation.dead)

@@ -43,6 +43,16 @@ class Operation:
     done: Callable[[World], bool] = lambda _: True
 
     @property
+    def puts_data_back(self) -> bool:
+        """Whether older data take the place of the present ones when it succeeds."""
+        return self.name in ("restore", "restore data alone", "roll back with data")
+
+    @property
+    def has_settings(self) -> bool:
+        """Whether the application has settings of its user's."""
+        return self.state is with_settings
+
+    @property
     def kind(self) -> str:
         """As the history calls it."""
         return {"roll back": "rollback", "roll back with data": "rollback"}.get(
@@ -253,6 +263,10 @@ def _is_pinned(world: World) -> bool:
     return (world.site.layout.marks / "v1.0.0.pinned").is_file()
 
 
+def _is_fetched(world: World) -> bool:
+    return (world.site.layout.release("v1.1.0") / ".release" / "release.json").is_file()
+
+
 def _is_held(world: World) -> bool:
     return "a long weekend" in world.site.layout.hold.read_text()
 
@@ -273,14 +287,14 @@ OPERATIONS = {
         Operation(
             "deploy a migration that fails", watched, request("deploy", "v1.2.1"), codes=(4,), takes_data_back=True, follows="v2.1.0", weight=2),
         Operation("deploy with new settings", with_settings, request("deploy", "v1.3.0"), new="v1.3.0", weight=0.5),
-        Operation("fetch", plain, request("fetch", "v1.1.0"), weight=0.7),
+        Operation("fetch", plain, request("fetch", "v1.1.0"), weight=0.7, done=_is_fetched),
         Operation("activate", gone_back, request("activate", "v1.1.0"), new="v1.1.0"),
         Operation("roll back", with_both, request("rollback"), old="v1.1.0", new="v1.0.0"),
         Operation(
             "roll back with data", migrated, request("rollback", restore_data=True), old="v1.2.0", new="v1.0.0", takes_data_back=True,
             follows="v2.1.0",
         ),
-        Operation("back up", plain, typed("backup", "create"), what="command", weight=0.5, done=lambda it: _backups(it) == 2),
+        Operation("back up", plain, typed("backup", "create"), what="command", weight=0.5, done=lambda it: _backups(it) == 4),
         Operation("pin", plain, typed("pin", "v1.0.0"), what="command", weight=0.5, done=_is_pinned),
         Operation("unpin", pinned, typed("unpin", "v1.0.0"), what="command", weight=0.5, done=lambda it: not _is_pinned(it)),
         Operation("hold", plain, typed("hold", "--reason", "a long weekend"), what="command", weight=0.5, done=_is_held, follows=""),
@@ -288,8 +302,8 @@ OPERATIONS = {
         Operation(
             "restore data alone", with_backups, lambda it: _first_by_hand(it, parts=["data"]), takes_data_back=True, weight=0.5,
         ),
-        Operation("prune", crowded, typed("prune", "--yes"), what="command", old="v1.4.0", new="v1.4.0"),
-        Operation("prune backups", crowded, typed("backup", "prune", "--yes"), what="command", old="v1.4.0", new="v1.4.0", weight=0.5),
+        Operation("prune", crowded, typed("prune", "--yes"), what="command", old="v1.4.0", new="v1.4.0", done=lambda it: not it.site.layout.release("v1.0.0").exists()),
+        Operation("prune backups", crowded, typed("backup", "prune", "--yes"), what="command", old="v1.4.0", new="v1.4.0", weight=0.5, done=lambda it: _backups(it) == 4),
         Operation("restart", plain, typed("restart"), what="command", dead=True, weight=0.5),
         Operation(
             "recover before the commit", interrupted("before the commit", migrating, "v1.2.0", ".updater/good"), typed("recover"),

@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.crash.forks import REPOSITORY_TOP
 from tests.crash.operations import DEFAULTS, MERGED, SCHEMAS, SETTINGS, Operation
-from tests.crash.world import Violation, World
+from tests.crash.world import LATER_STATE, STATE, Violation, World
 from tests.site import eventually
 from updater import durable
 
@@ -55,30 +55,36 @@ def judge(
     Raises:
         Violation: what is not as it must be.
     """
+    begun = _journals(world)
     began = time.monotonic()
     first = "recover" if dead or choice.random() < 0.7 else choice.choice(["start", "pin"])
     done = world.command(*(["pin", operation.old] if first == "pin" else [first]))
     seconds = time.monotonic() - began
     held = False
-    if done.code == 5 and may_hold:
-        for _ in range(3):
-            done = world.command("recover")
-            if done.code in (0, 4):
-                break
+    if (
+        done.code == 5 and may_hold
+    ):  # the end was on record already, but not in the history: it is told again, once
+        done = world.command("recover")
     _must(done.code in (0, 4), f"{first}: exit {done.code}\n{done.text}")
     _must(seconds < SLOWEST, f"{first} took {seconds:.1f} s")
+    begun |= _journals(world)
     record = _own_record(world, known)
+    _must(begun <= {it["id"] for it in world.site.history()}, "a deployment that began is not in the history")
     if may_hold and record and record["outcome"] == "rollback-failed":
         held = True
         done = world.command("activate", operation.old)
         _must(done.code == 0, f"held still, and its advice does not work: {done.code}\n{done.text}")
+    _must(
+        dead or held or _runs(world) or "not started again" in json.dumps(record),
+        "the application does not run, and nobody has said so",
+    )
     if dead or first == "pin" or may_hold:
         done = world.command("start")
         _must(done.code == 0, f"start after the recovery: exit {done.code}\n{done.text}")
     version = in_service(world)
     _must(version in (operation.old, operation.new), f"{version} is in service")
     _data(world, operation, version, record, held=held)
-    _settings(world, version)
+    _settings(world, operation, version)
     _elsewhere(world, operation, record)
     _telling(operation, version, record, held=held)
     for words in (("verify", "--all"), ("backup", "verify", "--all")):
@@ -93,10 +99,16 @@ def judge(
     )
     _must(before == (after := _listing(world.site.root)), f"a second recovery changed {before ^ after}")
     nothing_left(world)
+    _must(held or _own_record(world, known) == record, "a second recovery changed the record")
     state = "held" if held else "new" if version == operation.new != operation.old else "old"
     if operation.old == operation.new and record and record["outcome"] == "succeeded":
         state = "new"
     return Verdict(state, seconds)
+
+
+def _runs(world: World) -> bool:
+    """Whether status tells of every process that it runs."""
+    return all(it["state"] == "running" for it in json.loads(world.must("status", "--json").out)["processes"])
 
 
 def _nothing_of_what_has_gone(world: World) -> None:
@@ -112,6 +124,26 @@ def _scripts(world: World) -> None:
     for it in (REPOSITORY_TOP / "scripts").glob("*.sh"):
         mine = world.site.layout.scripts / it.name
         _must(mine.is_file() and mine.read_bytes() == it.read_bytes(), f"scripts/{it.name} is not whole")
+
+
+def said(world: World, operation: Operation, known: int, code: int) -> None:
+    """The exit code is true, before anybody recovers anything: what has said that it is done has done it."""
+    if code == 0:
+        _must(operation.done(world), "exit 0, and what was to be done is not there")
+    if operation.what != "worker":
+        return
+    record = _own_record(world, known)
+    fitting = {
+        0: ("succeeded", "nothing-to-do"), 3: ("failed",), 4: ("rolled-back", "failed"), 5: ("rollback-failed",), 7: ("failed",),
+        8: ("failed",), 9: ("failed",),
+    }  # fmt: skip
+    # a journal that stays open has its record later
+    if record is not None and code in fitting:
+        _must(record["outcome"] in fitting[code], f"exit {code}, and the history says {record['outcome']}")
+    _must(
+        record is not None or code != 0 or bool(list(world.site.layout.journal.glob("*.jsonl"))),
+        "exit 0, and no record",
+    )
 
 
 def is_done(world: World, operation: Operation, known: int) -> None:
@@ -182,11 +214,29 @@ def _data(world: World, operation: Operation, version: str, record: Any, *, held
     if not missing:
         return
     _must(operation.takes_data_back and record is not None, f"rows are lost: {_few(missing)}")
-    if record["outcome"] != "succeeded" and operation.old != operation.new:
-        # Then only what the new release wrote may have been taken back.
-        old = {what for rows in missing.values() for what in rows if what.startswith(f"{operation.old[1:]}/")}
-        _must(not old or held, f"rows of the release before are lost: {sorted(old)[:3]}")
+    if record["outcome"] == "succeeded":
+        _must(operation.puts_data_back, f"it succeeded, and rows are gone: {_few(missing)}")
+    else:
+        _only_of_the_new(world, operation, missing, held=held)
     _kept_somewhere(world, missing, record)
+
+
+def _only_of_the_new(
+    world: World, operation: Operation, missing: dict[str, set[str]], *, held: bool = False
+) -> None:
+    """Where the way back was gone, only what ran on trial may have lost rows: the new release, and in a restore the one that was
+    started over the data of the backup."""
+    mine = f"{operation.old[1:]}/"
+    old = {what for rows in missing.values() for what in rows if what.startswith(mine)}
+    if operation.old == operation.new and operation.puts_data_back:
+        old = {what for what in old if what.split("/")[1] in world.writers}
+    _must(not old or held, f"rows of the release before are lost: {sorted(old)[:3]}")
+
+
+def _journals(world: World) -> set[str]:
+    """Every deployment that has begun, by its journal."""
+    layout = world.site.layout
+    return {it.stem for place in (layout.journal, layout.journal / "closed") for it in place.glob("*.jsonl")}
 
 
 def _kept_somewhere(world: World, missing: dict[str, set[str]], report: Any) -> None:
@@ -227,10 +277,13 @@ def _kept(world: World, place: Path) -> dict[str, set[str]]:
     return found
 
 
-def _settings(world: World, version: str) -> None:
+def _settings(world: World, operation: Operation, version: str) -> None:
+    """As the release needs them: the user's own, with what the new one brings."""
     place = world.site.layout.shared / "config" / "app.toml"
-    if not place.exists():
+    if not operation.has_settings:
+        _must(not place.exists(), "there are settings that nobody wrote")
         return
+    _must(place.exists(), "the settings are gone")
     text = place.read_text()
     wanted = {DEFAULTS["v1.0.0"]: SETTINGS, DEFAULTS["v1.3.0"]: MERGED}[
         DEFAULTS.get(version, DEFAULTS["v1.3.0"])
@@ -246,6 +299,16 @@ def _elsewhere(world: World, operation: Operation, record: Any) -> None:
     _must(
         world.elsewhere.read_text() == wanted, f"elsewhere is {world.elsewhere.read_text()!r}, not {wanted!r}"
     )
+    if not operation.name.startswith("restore"):
+        return
+    data = world.site.layout.shared / "data"
+    state = (data / "state.json").read_text()
+    _must(
+        state == (STATE if restored else LATER_STATE), f"state.json is {state!r} after {wanted!r} elsewhere"
+    )
+    _must((data / "later.json").exists() != restored, "later.json is of another state than the rest")
+    for name, rows in world.held(data).items():
+        _must((world.last_row in rows) != restored, f"{name}.db is of another state than the rest")
 
 
 def _telling(operation: Operation, version: str, record: Any, *, held: bool) -> None:
@@ -261,6 +324,11 @@ def _telling(operation: Operation, version: str, record: Any, *, held: bool) -> 
                 (outcome == "succeeded") == (version == operation.new),
                 f"a false report: {outcome}, and {version} is in service",
             )
+    if record is not None and record["outcome"] == "failed":
+        _must(
+            "stop" not in [it["name"] for it in record["phases"]],
+            "it is called untouched, and it was stopped",
+        )
     if record is not None and record["outcome"] in ("rolled-back", "failed"):
         _must(bool(record["error"] and record["error"]["message"]), "a failure without a reason")
 
@@ -268,13 +336,16 @@ def _telling(operation: Operation, version: str, record: Any, *, held: bool) -> 
 def nothing_left(world: World) -> None:
     """No lock, journal, temporary name or process is left over."""
     layout = world.site.layout
+    told = layout.history.read_text() if layout.history.exists() else ""
     for directory, names, files in os.walk(layout.root):
         for name in (*names, *files):
             _must(not durable.is_temporary(name), f"left over: {directory}/{name}")
             _must(
                 not name.startswith(".updater-") or name.startswith(".updater-kept-"),
                 f"left over: {directory}/{name}",
-            )  # what is kept aside is named by the report
+            )
+            if name.startswith(".updater-kept-"):
+                _must(name in told, f"kept aside, and no report names it: {directory}/{name}")
     _must(list(layout.journal.glob("*.jsonl")) == [], "a journal is left open")
     for name in ("trial", "swap", "swapped", "swap_steps", "emergency", "drained"):
         _must(not os.path.lexists(getattr(layout, name)), f"left over: {name}")
@@ -336,6 +407,12 @@ def judge_script(world: World, operation: Operation, *, known: int) -> str:
     missing = world.missing()
     if missing:
         _must(operation.takes_data_back, f"rows are lost: {_few(missing)}")
+        _only_of_the_new(world, operation, missing)
         _kept_somewhere(world, missing, found[known:])
+    _settings(world, operation, version)
+    _elsewhere(world, operation, None)
+    for words in (("verify", "--all"), ("backup", "verify", "--all")):
+        done = world.command(*words)
+        _must(done.code == 0, f"{' '.join(words)}: exit {done.code}\n{done.text}")
     nothing_left(world)
     return "new" if version == operation.new != operation.old else "old"

@@ -32,6 +32,14 @@ MOVING = (
 )
 
 
+LOSE = """        import sqlite3
+        with sqlite3.connect(tx.layout.shared / "data" / "trades.db") as losing:
+            losing.execute("DELETE FROM trades WHERE id = 1")
+        losing.close()
+"""
+"""A row goes that a backup holds."""
+
+
 @dataclass(frozen=True)
 class Planted:
     """One defect: in ``file`` below ``updater/``, ``old`` becomes ``new``.
@@ -246,6 +254,39 @@ PLANTED = (
         modes=("kill", "kill a child"),
         operations=DEPLOYING,
         spare="a child dies with updater where Linux ties it to that; its own children are not in this world, but in tests/integration",
+    ),
+    Planted(
+        "a way back leaves no record",
+        (("deployment/engine.py", "lambda: records.add_to_history(tx.layout, record))", 'lambda: record["recovered"] and record["outcome"] != "succeeded" or records.add_to_history(tx.layout, record))'),),
+        modes=("kill", "kill all"),
+        operations=DEPLOYING,
+    ),
+    Planted(
+        "a migration loses a row",
+        (("deployment/phases/migrate.py", "        after = data.schemas(tx.layout, before)\n        _whole(tx.layout, after)\n        changed", LOSE + "        after = data.schemas(tx.layout, before)\n        _whole(tx.layout, after)\n        changed"),),
+        modes=("power cut once done",),
+        operations=("deploy with a migration",),
+    ),
+    Planted(
+        "a way back loses a row",
+        (("deployment/phases/migrate.py", "        data.apply_rule(tx, before, migrated=ran)\n", "        data.apply_rule(tx, before, migrated=ran)\n" + LOSE),),
+        modes=("kill",),
+        operations=("deploy a migration that fails",),
+    ),
+    Planted(
+        "a restore leaves a file behind",
+        (
+            ("backups/swap.py", "        if step.after:\n            _put(", "        if step.after and not step.path.endswith('state.json'):\n            _put("),
+            ("backups/swap.py", "        if step.before:\n            _take_away(_Places.of(layout, swap, step), touched)\n    for folder", "        if step.before and not step.path.endswith('state.json'):\n            _take_away(_Places.of(layout, swap, step), touched)\n    for folder"),
+        ),
+        modes=("power cut once done",),
+        operations=("restore",),
+    ),
+    Planted(
+        "a mark that cannot be written is passed over",
+        (("releases/marks.py", '    durable.write(layout.marks / f"{version}.{kind}", as_lines({"at": stamp(), **fields}))', '    try:\n        durable.write(layout.marks / f"{version}.{kind}", as_lines({"at": stamp(), **fields}))\n    except OSError:\n        pass'),),
+        modes=("error",),
+        operations=("pin",),
     ),
 )  # fmt: skip
 

@@ -142,6 +142,10 @@ class World:
         self.elsewhere = self.place / "server"
         self.elsewhere.touch()
         self.saved_elsewhere = ""
+        self.last_row = ""
+        """The newest row that had been noted where the present state was saved."""
+        self.writers: set[str] = set()
+        """The numbers of the processes that had written before anything was interrupted."""
         self.server = ReleaseServer(REPOSITORY, [])
         self.server.__enter__()
         self.forks = self.shared_forks or Forks(self.place / "said", self.package)
@@ -245,6 +249,9 @@ class World:
         if state.running:
             self.must("start", "--no-wait")
             eventually(self.writes(len(state.rows)), "the application writes", 20)
+        noted = [it.split()[1] for it in self.rows.read_text().splitlines() if it.count("/") == 3]
+        self.last_row = state.rows.split()[-1] if state.rows else ""
+        self.writers = {it.split("/")[1] for it in noted}
 
     def writes(self, size: int) -> Callable[[], bool]:
         return lambda: self.rows.exists() and self.rows.stat().st_size > size

@@ -12,8 +12,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests import emergency
 from tests.integration.test_cancel import in_phase
-from tests.site import Site, eventually
+from tests.phone import Phone
+from tests.site import Done, Site, eventually
 from updater.deployment import journal
 
 
@@ -311,3 +313,80 @@ def test_output_that_cannot_be_written_is_a_failure_without_a_traceback(site: Si
             check=False,
         )
     assert done.returncode != 0 and "Traceback" not in done.stderr
+
+
+def by_script(site: Site, name: str, *words: str) -> Done:
+    """An emergency script of the root, with no Python on its PATH."""
+    tools = site.place / "tools"
+    if not tools.exists():
+        emergency.toolbox(tools)
+    done = subprocess.run(
+        ["sh", site.layout.scripts / name, *words], env={"PATH": str(tools)}, cwd="/", capture_output=True, text=True, timeout=120, check=False,
+        stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def no_history(site: Site) -> Path:
+    """Something is in the way of the history. Returns where the history is."""
+    aside = site.layout.history.with_name("aside")
+    site.layout.history.rename(aside)
+    site.layout.history.mkdir()
+    return aside
+
+
+def test_what_has_ended_and_could_not_be_written_into_the_history_is_over_and_told_once(
+    site: Site, phone: Phone
+) -> None:
+    site.deployed("v1.0.0")
+    site.publish("v1.1.0", "crash")
+    site.configure(extra=f'\n[notify]\nurls = ["{phone.url()}"]\n')
+    aside = no_history(site)
+    assert site.updater("deploy", "v1.1.0").code == 4
+    phone.wait(1)
+    (path,) = journal.unfinished(site.layout)
+    assert site.status()["deployment"] is None, "nothing is at work, and nothing was interrupted"
+    told = site.updater("status").out
+    assert "not in the history yet, which could not be written: deploy v1.0.0 → v1.1.0: rolled-back" in told
+    assert "(rolling back)" not in told and "interrupted" not in told
+    looked = by_script(site, "health_check_enhanced.sh")
+    assert "has ended, and is not in the history" in looked.text and "was interrupted" not in looked.text
+    assert site.updater("pin", "v1.0.0").code == 0
+    assert journal.unfinished(site.layout) == [path], "it stays as long as there is no history"
+    site.layout.history.rmdir()
+    aside.rename(site.layout.history)
+    assert site.updater("pin", "v1.0.0").code == 0
+    assert site.history()[-1]["id"] == path.name.removesuffix(journal.SUFFIX)
+    assert len(phone.messages) == 1, [it["title"] for it in phone.messages]
+    site.is_clean()
+
+
+def test_a_way_back_that_the_disk_has_hindered_is_not_called_interrupted(site: Site) -> None:
+    interrupted(site)
+    (path,) = journal.unfinished(site.layout)
+    book = journal.Journal.reopen(site.layout, path)
+    book.record("failed", None, {"message": "the disk is full"})
+    wanted = "failed, and its way back has not come to its end"
+    told = site.updater("status").out
+    assert wanted in told and "interrupted" not in told, told
+    assert wanted in site.updater("progress").out
+    assert wanted in by_script(site, "health_check_enhanced.sh").text
+    assert site.updater("recover").code == 0
+    site.is_clean()
+
+
+def test_a_script_that_cannot_write_the_history_leaves_the_journal_for_who_can(site: Site) -> None:
+    interrupted(site)
+    (path,) = journal.unfinished(site.layout)
+    aside = no_history(site)
+    for _ in range(2):
+        assert by_script(site, "cleanup_failed_update.sh", "--yes").code == 0
+        assert journal.unfinished(site.layout) == [path]
+    site.runs("v1.0.0")
+    site.layout.history.rmdir()
+    aside.rename(site.layout.history)
+    assert by_script(site, "cleanup_failed_update.sh", "--yes").code == 0
+    found = [it["id"] for it in site.history()]
+    assert found.count(path.name.removesuffix(journal.SUFFIX)) == 1
+    site.runs("v1.0.0")
+    site.is_clean()

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from updater import words
 from updater.cli import output
 from updater.cli.output import Face
 from updater.errors import UsageError
@@ -151,9 +152,7 @@ def _progress_line(found: Json) -> str:
         why = f": {found['error']['message']}" if found.get("error") else ""
         return f"{what}: {found['outcome']}{f' ({by})' if (by := found['ended_by']) else ''}{why}"
     if found["interrupted"]:
-        return (
-            f"{what}: interrupted in phase {found['phase'] or 'begin'}; updater recover brings it to an end"
-        )
+        return f"{what}: {words.broken_off(found)}; updater recover brings it to an end"
     far = ""
     if found.get("percent"):
         far = f" {found['percent']:.0f} %"

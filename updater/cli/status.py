@@ -52,7 +52,7 @@ def _deployment(face: Face, running: dict[str, Any] | None) -> None:
         return
     what = f"{running['kind'] or 'a deployment'} {running['to'] or running['wanted'] or ''}".strip()
     if running["interrupted"]:
-        face.say(output.bad(f"interrupted {what}, in phase {running['phase'] or 'begin'}"))
+        face.say(f"deployment  {what}: {output.bad(words.broken_off(running))}")
     else:
         stale = "; no progress for 30 minutes" if running["stale"] else ""
         face.say(

@@ -98,4 +98,4 @@ def of_recoveries(layout: Layout, config: Config) -> Iterator[list[Any]]:
 
 
 def records_of(outcomes: Iterable[Any]) -> list[Json]:
-    return [it.record for it in outcomes]
+    return [it.record for it in outcomes if not it.told]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from updater import by_hand, records
+from updater.deployment.journal import Log
 from updater.deployment.transaction import Stopwatch, Transaction
 from updater.errors import (
     Cancelled,
@@ -61,6 +62,8 @@ class Outcome:
     result: str
     record: Json
     error: UpdaterError | None = None
+    told: bool = False
+    """Whether people have been told of it already, by the process in which it ended."""
 
     @property
     def exit_code(self) -> int:
@@ -357,6 +360,18 @@ def close(tx: Transaction, record: Json) -> None:
     tx.progress.end(record["outcome"])
     if written:
         quietly(tx, "the journal was not closed", tx.journal.close)
+        return
+
+    def note() -> None:
+        if not is_told(tx.journal.read()):
+            tx.journal.record("note", None, {"told": True})
+
+    quietly(tx, "that people are told of it was not recorded", note)
+
+
+def is_told(log: Log) -> bool:
+    """Whether who ended a deployment, but could not put its journal away, has told people of it: nobody is told twice."""
+    return any(line.kind == "note" and line.data.get("told") is True for line in log.lines)
 
 
 def outcome_record(notes: Run, result: str, error: UpdaterError | None, text: str | None) -> Json:

@@ -78,7 +78,7 @@ def _recover_one(layout: Layout, config: Config, lock: Lock, path: Path) -> engi
     if log.end is not None:
         record = records.whole({"id": log.id, **log.end})
         engine.close(tx, record)
-        return engine.Outcome(str(record["outcome"]), record)
+        return engine.Outcome(str(record["outcome"]), record, told=engine.is_told(log))
     if log.recoveries >= engine.ATTEMPTS:
         return _hold(notes, log)
     engine.free_ballast(tx)
@@ -97,9 +97,12 @@ def _recover_one(layout: Layout, config: Config, lock: Lock, path: Path) -> engi
         if not left:
             return engine.finish(notes, "rollback-failed", error=failed)
         raise failed
-    touched = any(phase.touches_service for phase in notes.done) and not (
-        log.incomplete and tx.target is None
-    )
+    # What is undone already, by a way back that was killed as well, was touched all the same.
+    began = [
+        *notes.done,
+        *(known[line.phase] for line in log.lines if line.kind == "intent" and line.phase in known),
+    ]
+    touched = any(phase.touches_service for phase in began) and not (log.incomplete and tx.target is None)
     error = engine.explained(tx, because, touched=touched)
     return engine.finish(notes, "rolled-back" if touched else "failed", error=error)
 

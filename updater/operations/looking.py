@@ -77,6 +77,7 @@ def status(layout: Layout) -> Json:
             *_mistake(wrong, instead),
             *([f"{held.describe()} (updater release-hold)"] if held else []),
             *_half_done(layout),
+            *_not_in_the_history(layout),
             *_advice(layout, here, good, running, found, last),
             *map(_lost_text, lost.values()),
             *_left_text(left),
@@ -91,6 +92,18 @@ def _half_done(layout: Layout) -> list[str]:
         return []
     again = by_hand.script(layout.root, "emergency_rollback.sh") or f"updater activate {version}"
     return [f"an emergency rollback to {version} was interrupted; to go on with it: {again}"]
+
+
+def _not_in_the_history(layout: Layout) -> list[str]:
+    """What has ended, and could not be written into the history: its journal stays until the next command has done it."""
+    found = []
+    for path in journal.unfinished(layout) if lock.owner(layout) is None else ():
+        with contextlib.suppress(OSError):
+            log = journal.read(path)
+            if log.end is not None:
+                ended = words.ended(records.whole({"id": log.id, **log.end}))
+                found.append(f"not in the history yet, which could not be written: {ended}: updater recover")
+    return found
 
 
 def _lost_text(it: state.Status) -> str:
@@ -156,7 +169,11 @@ def _advice(
             if it["state"] == "running" and it["release"] not in (None, "", here.version)
         ]
     if running and running["interrupted"]:
-        advice.append("a deployment was interrupted: updater recover")
+        advice.append(
+            "the way back from a deployment that failed has not come to its end: updater recover"
+            if running["rolling_back"]
+            else "a deployment was interrupted: updater recover"
+        )
     down = [it["name"] for it in found if it["state"] != "running"]
     if down and here.kind == "release" and running is None:
         advice.append(f"not running: {', '.join(down)}: updater start")
@@ -195,7 +212,8 @@ def deployment_now(layout: Layout) -> Json | None:
     if not paths:
         return None
     with contextlib.suppress(OSError):
-        return describe(layout, paths[-1])
+        found = describe(layout, paths[-1])
+        return found if found["outcome"] is None else None  # its journal may stay for a while
     return None
 
 
