@@ -71,21 +71,25 @@ class Result:
         return asdict(self)
 
 
-def run(world: World, disk: Disk | None, point: Point, *, deploy: bool = True) -> Result:
+EARLIER = (0, 4, 12, 40)
+"""Rounds differ by some calls: a number that lies beyond the end of one is tried so much before it, and told as that."""
+
+
+def run(world: World, disk: Disk | None, asked: Point, *, deploy: bool = True) -> Result:
     """Try one point."""
+    point = asked
     operation = OPERATIONS[point.operation]
     choice = random.Random(f"{point.named()}/{point.seed}")
     came: list[calls.Call] = []
     try:
-        for attempt in range(3):
+        for earlier in EARLIER:
             came.clear()
-            # Rounds differ by some calls: what lies beyond the end of this one is tried a little before it.
-            tried = replace(point, number=max(1, point.number - 4 * attempt))
+            point = replace(asked, number=max(min(1, asked.number), asked.number - earlier))
             try:
-                verdict = MODES[point.mode](world, disk, operation, tried, choice, came)
+                verdict = MODES[point.mode](world, disk, operation, point, choice, came)
                 break
             except NotReached:
-                if attempt == 2:
+                if earlier == EARLIER[-1]:
                     raise
         if deploy and operation.follows:
             oracle.deploys_next(world, operation)

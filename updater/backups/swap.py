@@ -281,7 +281,6 @@ def undo(layout: Layout, *, keep: bool = False) -> list[Path]:
 def _keep_directories(layout: Layout, swap: Swap, record: Path) -> list[Path]:
     """Keep what has been moved, with a list of what lay where; what holds nothing goes. Where the list cannot be written, the
     record of the move is kept instead."""
-    listed = True
     for holder in swap.holders:
         place = directory(layout, swap, holder)
         if not _holds_moved(place):
@@ -291,10 +290,9 @@ def _keep_directories(layout: Layout, swap: Swap, record: Path) -> list[Path]:
         try:
             durable.write(place / "PATHS", lines, mode=0o600)
         except OSError:  # a full disk must not cost what is to be kept
-            listed = False
+            with contextlib.suppress(OSError):
+                os.link(record, _kept_record(layout, swap))
         durable.rename(place, _free_name(place.with_name(f"{ASIDE}kept-{swap.id}")))
-    if not listed and record.exists():
-        durable.rename(record, _kept_record(layout, swap))
     return kept(swap.id, (directory(layout, swap, it).parent for it in swap.holders))
 
 
