@@ -294,7 +294,7 @@ OPERATIONS = {
             "roll back with data", migrated, request("rollback", restore_data=True), old="v1.2.0", new="v1.0.0", takes_data_back=True,
             follows="v2.1.0",
         ),
-        Operation("back up", plain, typed("backup", "create"), what="command", weight=0.5, done=lambda it: _backups(it) == 4),
+        Operation("back up", plain, typed("backup", "create"), what="command", weight=0.5, done=lambda it: _backups(it) == 2),
         Operation("pin", plain, typed("pin", "v1.0.0"), what="command", weight=0.5, done=_is_pinned),
         Operation("unpin", pinned, typed("unpin", "v1.0.0"), what="command", weight=0.5, done=lambda it: not _is_pinned(it)),
         Operation("hold", plain, typed("hold", "--reason", "a long weekend"), what="command", weight=0.5, done=_is_held, follows=""),

@@ -59,7 +59,7 @@ class Stop(Phase):
             tx.warn(f"{', '.join(unknown)} ran before, and nothing tells how to start it")
         tx.progress.tell(f"starting {', '.join(names)} of {back} again")
         try:
-            control.start(tx.layout, tx.config, back, names, warn=tx.warn)
+            _start_again(tx, back, names)
             health.wait_healthy(tx.layout, tx.config, back, names)
         except UpdaterError as failure:
             if _stays_down(tx, ran):
@@ -70,6 +70,16 @@ class Stop(Phase):
             ) from failure
         finally:
             outage(tx)
+
+
+def _start_again(tx: Transaction, back: str, names: list[str]) -> None:
+    """Start what ran before; once more if it does not come up: nobody is there to try again, and what kept it from that (a file
+    that could not be opened, memory) may be over."""
+    try:
+        control.start(tx.layout, tx.config, back, names, warn=tx.warn)
+    except ProcessFailed as failure:
+        tx.warn(f"started once more on the way back: {failure.message}")
+        control.start(tx.layout, tx.config, back, names, warn=tx.warn)
 
 
 def _back_to(tx: Transaction) -> str | None:
