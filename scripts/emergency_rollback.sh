@@ -220,7 +220,9 @@ for name in $names; do
     if ! start_process "$to" "$name"; then
         finish rollback-failed 'by emergency_rollback.sh' "$name did not start"
         detail "$to is in service, but $name does not run."
-        detail "Next: see the lines above; or another release: $(command_line emergency_rollback.sh VERSION)"
+        data=
+        [ $restore_data = 1 ] || data=" if it needs its own data: $(command_line emergency_rollback.sh "$to" --restore-data);"
+        detail "Next: see the lines above;$data or another release: $(command_line emergency_rollback.sh VERSION)"
         list_releases >&2
         exit 5
     fi

@@ -522,6 +522,14 @@ def script(
     if done.code == 2 and "name no good release to go back to" in done.out + done.err:
         # The first release of all is in service, and nothing had touched it yet.
         return oracle.judge(world, operation, choice, known=known, dead=operation.dead)
+    if done.code == 5 and "--restore-data" in done.err and operation.takes_data_back:
+        # It was committed: going back from there leaves the data alone, unless it is told otherwise.
+        done = world.forks.run(
+            world.site.root,
+            "program",
+            [*words, operation.old, "--restore-data"],
+            {"PATH": str(path), "HOME": "/"},
+        )
     if done.code != 0:
         raise Violation(f"emergency_rollback.sh: exit {done.code}\n{done.text}")
     again = world.command("recover")

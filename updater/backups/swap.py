@@ -311,11 +311,15 @@ def kept(identifier: str, places: Iterable[Path]) -> list[Path]:
     return [it for place in places for it in sorted(place.glob(f"{ASIDE}kept-{identifier}*")) if it.is_dir()]
 
 
-def accept(layout: Layout) -> None:
-    """From here on the new state counts; what lay there before is removed, or kept aside if it is nowhere else. Harmless when
-    repeated."""
+def commit(layout: Layout) -> None:
+    """From here on the new state counts. Harmless when repeated."""
     if os.path.lexists(layout.swap):
         durable.rename(layout.swap, layout.swapped)
+
+
+def accept(layout: Layout) -> None:
+    """The new state counts; what lay there before is removed, or kept aside if it is nowhere else. Harmless when repeated."""
+    commit(layout)
     clear(layout)
 
 

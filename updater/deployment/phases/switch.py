@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -53,6 +54,11 @@ class Stop(Phase):
         back = _back_to(tx)
         if not back or not ran or _stays_down(tx, ran):
             return
+        if swap.pending(tx.layout) is not None:
+            raise RollbackFailed(
+                f"{', '.join(ran)} not started: the data are not all back in their place",
+                advice="what it writes now would be lost when they are; `updater recover` moves them.",
+            )
         tx.config = bound.configuration(tx.layout, tx.config, back, ran)
         names = tx.running_before
         if unknown := [name for name in ran if name not in names]:
@@ -228,7 +234,12 @@ class CommitData(Phase):
         tx.cancel.shield()
         if "down" in tx.memory:
             outage(tx)
-        swap.accept(tx.layout)
+        try:
+            swap.commit(tx.layout)
+        except OSError as failure:
+            if os.path.lexists(tx.layout.swap):
+                raise
+            tx.warn(f"the commit could not be flushed: {failure.strerror}")  # renamed it is, and that decides
         tx.memory["committed"] = True
         settle(tx)
 
