@@ -26,9 +26,9 @@ from tests.crash import faults
 from tests.crash.calls import Call
 from tests.crash.disk import Disk
 from tests.crash.faults import CAN_FAIL, ERRORS, Point, Result
-from tests.crash.forks import Forks
 from tests.crash.operations import OPERATIONS
-from tests.crash.world import World
+from tests.crash.world import World, forking
+from tests.forks import Forks
 
 FULL = {
     "kill": 6500, "kill all": 3500, "power cut": 5900, "power cut once done": 200, "error": 5600, "kill a child": 300, "full disk": 200, "network": 100, "clock": 200,
@@ -266,7 +266,7 @@ def _world(filesystem: str) -> tuple[World, Disk | None]:
         place.mkdir(parents=True, exist_ok=True)
         disk = Disk(filesystem, place / "image", place / "disk") if filesystem else None
         if not _forks:
-            _forks.append(Forks(_place / "said", _package))
+            _forks.append(forking(_package))
         # Each flush of the application takes all of ext4's journal with it: it writes seldom where flushes are what is tried.
         every = 0.15 if disk else 0.03
         _worlds[filesystem] = World(place, place / "disk", every, _package, _forks[0]), disk

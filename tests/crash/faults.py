@@ -277,7 +277,7 @@ def power_once_done(
     assert disk is not None
     known = begin(world, operation)
     os.sync()
-    done = world.forks.run(world.site.root, operation.what, operation.arguments(world), world.site.env())
+    done = world.start(operation.what, operation.arguments(world)).wait()
     stand_still(world)
     disk.cut(str(point.more[1]))
     came.append(calls.Call(0, 0, "nothing: it had ended", ()))
@@ -495,7 +495,7 @@ def clock(
         raise Violation(f"the clock jumped, and it ended with {code}: {text}")
     oracle.said(world, operation, known, code)
     if choice.random() < 0.5:
-        world.forks.days = days
+        world.days = days
     return oracle.judge(world, operation, choice, known=known, dead=operation.dead)
 
 
@@ -517,7 +517,7 @@ def script(
         tools(path)
     began = time.monotonic()
     words = ["sh", str(world.site.layout.scripts / "emergency_rollback.sh"), "--yes"]
-    done = world.forks.run(world.site.root, "program", words, {"PATH": str(path), "HOME": "/"})
+    done = world.start("program", words, env={"PATH": str(path), "HOME": "/"}).wait()
     took = time.monotonic() - began
     if done.code == 2 and "name no good release to go back to" in done.out + done.err:
         # The first release of all is in service, and nothing had touched it yet.

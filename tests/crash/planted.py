@@ -19,8 +19,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tests.crash import calls, campaign, disk
-from tests.crash.forks import REPOSITORY_TOP
 from tests.crash.operations import OPERATIONS
+from tests.forks import REPOSITORY_TOP
 
 DEPLOYING = ("deploy", "deploy with a migration", "deploy a migration that fails")
 MOVING = (
