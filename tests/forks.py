@@ -83,7 +83,7 @@ def worker(root: str, request: str, *, log: bool = True) -> int:
 
 def program(words: Sequence[str]) -> NoReturn:
     """Any other program."""
-    os.execvp(words[0], words)
+    os.execvp(words[0], list(words))
 
 
 # who asks for it
