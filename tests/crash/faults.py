@@ -142,10 +142,22 @@ def killing(number: int, came: list[calls.Call]) -> calls.Fault:
     return fault
 
 
-def _killed(world: World, operation: Operation, number: int, came: list[calls.Call]) -> None:
-    code, text, _ = watched_run(world, operation.what, operation.arguments(world), killing(number, came))
+def _interrupted(
+    world: World, operation: Operation, fault: calls.Fault, came: list[calls.Call]
+) -> tuple[int, str]:
+    """Run it with that fault, which notes in ``came`` where it happened. Returns the exit status and the output.
+
+    Raises:
+        NotReached: it has not happened.
+    """
+    code, text, _ = watched_run(world, operation.what, operation.arguments(world), fault)
     if not came:
         raise NotReached(f"it ended with {code} before: {text[-500:]}")
+    return code, text
+
+
+def _killed(world: World, operation: Operation, number: int, came: list[calls.Call]) -> None:
+    code, _ = _interrupted(world, operation, killing(number, came), came)
     if code != -signal.SIGKILL:
         raise NotReached(f"it was to be killed and ended with {code}")
 
@@ -203,9 +215,7 @@ def child(
 
         return act
 
-    code, text, _watch = watched_run(world, operation.what, operation.arguments(world), fault)
-    if not came:
-        raise NotReached("no child made that call")
+    code, text = _interrupted(world, operation, fault, came)
     return _after_error(world, operation, choice, known, code, text)
 
 
@@ -344,9 +354,7 @@ def error(
 
         return act
 
-    code, text, _watch = watched_run(world, operation.what, operation.arguments(world), fault)
-    if not came:
-        raise NotReached(f"it ended with {code} before: {text[-500:]}")
+    code, text = _interrupted(world, operation, fault, came)
     return _after_error(world, operation, choice, known, code, text, lasts=often != "once")
 
 
@@ -421,9 +429,7 @@ def suspended(
 
         return act
 
-    code, text, _watch = watched_run(world, operation.what, operation.arguments(world), fault)
-    if not came:
-        raise NotReached(f"it ended with {code} before: {text[-500:]}")
+    code, text = _interrupted(world, operation, fault, came)
     if second[0][0] not in (0, 6):
         raise Violation(f"the second updater: exit {second[0]}")
     if second[0][0] == 6 and code not in operation.codes:
@@ -459,11 +465,9 @@ def network(
         return act
 
     try:
-        code, text, _watch = watched_run(world, operation.what, operation.arguments(world), fault)
+        code, text = _interrupted(world, operation, fault, came)
     finally:
         world.server.faults.clear()
-    if not came:
-        raise NotReached(f"it ended with {code} before: {text[-500:]}")
     return _after_error(world, operation, choice, known, code, text)
 
 
@@ -488,9 +492,7 @@ def clock(
 
         return act
 
-    code, text, _watch = watched_run(world, operation.what, operation.arguments(world), fault)
-    if not came:
-        raise NotReached(f"it ended with {code} before: {text[-500:]}")
+    code, text = _interrupted(world, operation, fault, came)
     if code not in operation.codes:
         raise Violation(f"the clock jumped, and it ended with {code}: {text}")
     oracle.said(world, operation, known, code)
