@@ -226,6 +226,9 @@ class _Server:
             if what == "start":
                 answer = self.fork(fds, *about)
             elif what == "wait":
+                while about[0] not in self.ended:  # traced, it is told of later
+                    time.sleep(0.001)
+                    self.reap()
                 answer = self.ended.pop(about[0])
             elif what == "kill":
                 self.kill_all()
@@ -245,9 +248,9 @@ class _Server:
     def reap(self) -> None:
         with contextlib.suppress(ChildProcessError):
             while (found := os.waitpid(-1, os.WNOHANG))[0]:
-                number = self.running.pop(found[0], None)
-                if number is not None:
-                    self.ended[number] = os.waitstatus_to_exitcode(found[1])
+                pid, status = found
+                if pid in self.running:
+                    self.ended[self.running.pop(pid)] = os.waitstatus_to_exitcode(status)
 
     def kill_all(self) -> None:
         while living := below(os.getpid()):
