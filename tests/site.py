@@ -24,6 +24,7 @@ import psutil
 
 from examples.release_server import Release, ReleaseServer
 from tests import warm
+from tests.forks import Done as Done
 from updater.cli.app import EXITS, exit_codes
 from updater.deployment.transaction import Request
 from updater.layout import Layout
@@ -127,23 +128,6 @@ def documented(arguments: Sequence[str], code: int) -> bool:
     names = [" ".join(words[at : at + many]) for at in range(len(words)) for many in (2, 1)]
     command = next((name for name in names if name in EXITS), None)
     return code < 0 or command is None or code in exit_codes(command)
-
-
-@dataclass
-class Done:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def text(self) -> str:
-        return self.out + self.err
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """Crashes everything, everywhere, and looks whether anybody would be stuck.
 
-    python -m tests.crash                                  # the full run: some 25,000 points, hours
+    python -m tests.crash                                  # the full run: some 26,000 points, hours
     python -m tests.crash --points 500 --seed 7            # a sample, in the proportions of the full run
     python -m tests.crash --budget 10m                     # as far as ten minutes go
     python -m tests.crash --mode "power cut" --points 200
@@ -22,7 +22,7 @@ from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.crash import calls, campaign
+from tests.crash import calls, campaign, points
 from tests.crash.faults import MODES, Point
 from tests.crash.operations import OPERATIONS
 
@@ -58,9 +58,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 3
     if given.only:
         return again(given.only, given.seed, given.package)
-    counts = {it: campaign.FULL[it] for it in given.mode or MODES}
+    counts = {it: points.FULL[it] for it in given.mode or MODES}
     if given.points:
-        counts = campaign.shares(given.points, counts)
+        counts = points.shares(given.points, counts)
     run = campaign.Run(
         given.seed,
         counts,

@@ -6,7 +6,7 @@ that watches. Against ``strace -e inject`` this has one count for all processes 
 updater starts out of it, and holds the call while the disk is taken away under it. ``test_calls.py`` compares both.
 
     socket at a path  <-  trap(path)          in a forked child, before it does its work
-    Watch(listener, root, at=17, act=...)     in the harness
+    Watch(listener, root, pid, act)           in the harness
 """
 
 from __future__ import annotations
@@ -55,7 +55,6 @@ _NOTIFICATION = struct.Struct("=QIIiIQ6Q")
 _RESPONSE = struct.Struct("=QqiI")
 _CONTINUE = 1
 _CURRENT_DIRECTORY = -100
-_LISTENER_ATTRIBUTE = 0x7FC00000
 
 
 class Call(NamedTuple):

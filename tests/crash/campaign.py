@@ -1,4 +1,4 @@
-"""Chooses points, tries them in several processes at once, and tells what came out."""
+"""Tries points in several processes at once, and tells what came out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import multiprocessing
 import multiprocessing.util
 import os
 import random
-import re
 import shutil
 import subprocess
 import sys
@@ -20,215 +19,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
-from tests.crash import disk as disks
 from tests.crash import faults
 from tests.crash.calls import Call
 from tests.crash.disk import Disk
-from tests.crash.faults import CAN_FAIL, ERRORS, Point, Result
-from tests.crash.forks import Forks
+from tests.crash.faults import Point, Result
 from tests.crash.operations import OPERATIONS
-from tests.crash.world import World
-
-FULL = {
-    "kill": 6500, "kill all": 3500, "power cut": 5900, "power cut once done": 200, "error": 5600, "kill a child": 300, "full disk": 200, "network": 100, "clock": 200,
-    "double": 3000, "suspended": 200, "script": 600,
-}  # fmt: skip
-"""How many points of each mode a full run tries: 10,000 kills, 6,000 power cuts, more than 6,000 errors, 3,000 double faults."""
-
-SAMPLE = {
-    "kill": 5, "kill all": 1, "power cut": 2.5, "power cut once done": 1.2, "error": 2, "kill a child": 0.3, "full disk": 0.2, "double": 0.7,
-    "suspended": 0.3, "script": 0.6, "network": 0.5, "clock": 0.2,
-}  # fmt: skip
-"""How many points of each mode and operation the tests try, times the operation's weight."""
-SAMPLE_SEED = 1
-DISKS = ("power cut", "power cut once done", "full disk")
-"""Modes that need a filesystem of their own."""
-
-KINDS = (
-    (r"\.updater/journal/", "journal"),
-    (r"(.* )?(current|VERSION|\.updater/(good|previous))$", "link"),
-    (r"(.* )?\.updater/swap", "moved data"),
-    (r"shared/(\.updater-[^/]*|data)(/|$)", "data"),
-    (r"releases/[^/]*/\.release(/|$)", "seal"),
-    (r"releases(/|$)", "release"),
-    (r"shared/backups(/|$)", "backup"),
-    (r"(.* )?shared/logs/update_history", "history"),
-    (r"shared/logs(/|$)", "log"),
-    (r"\.updater/(run|launchers)(/|$)", "process"),
-    (r"\.updater/marks(/|$)", "mark"),
-    (r"\.updater/cache(/|$)", "cache"),
-    (r"", "other"),
-)
-"""What a path is about."""
-BULK = {"log", "cache", "release", "backup"}
-"""Where calls are many and alike."""
-DECIDING = {"link", "moved data", "data", "history"}
-"""What decides what a crash means."""
-REMOVED = {"release", "backup"}
-"""What is removed piece by piece."""
-
-
-def kind(call: Call) -> str:
-    """What a call is about: journal, link, data, seal ..."""
-    text = " ".join(call.paths)
-    return next(name for pattern, name in KINDS if re.match(pattern, text))
-
-
-def stratified(calls: Sequence[Call], count: int, choice: random.Random) -> list[Call]:
-    """Some of these calls, as far as ``count`` goes: in turn one that gives something else its name and decides what a crash means,
-    and one that is the first or the last of its kind on its kind of thing; then the rest, what is bulk last."""
-    groups: dict[tuple[str, str], list[Call]] = defaultdict(list)
-    for call in calls:
-        groups[kind(call), call.name].append(call)
-    deciding = [
-        it
-        for (about, name), group in groups.items()
-        if (about in DECIDING and name.startswith(("rename", "unlink", "symlink")))
-        or (about in REMOVED and name == "unlinkat")
-        for it in group
-    ]
-    ends = [it for group in groups.values() for it in dict.fromkeys((group[-1], group[0]))]
-    choice.shuffle(deciding)
-    ends.sort(key=lambda it: (kind(it) in BULK, choice.random()))
-    rest = list(calls)
-    choice.shuffle(rest)
-    rest.sort(key=lambda it: kind(it) in BULK)
-    mixed = itertools.chain.from_iterable(itertools.zip_longest(deciding, ends))
-    order = dict.fromkeys([*(it for it in mixed if it), *rest])
-    return sorted(itertools.islice(order, count))
-
-
-@dataclass
-class Plan:
-    """What a run tries, and what it leaves out, with the reason."""
-
-    points: list[Point] = field(default_factory=list)
-    left_out: dict[str, str] = field(default_factory=dict)
-
-
-def shares(total: float, sizes: Mapping[str, int]) -> dict[str, int]:
-    """Divide ``total`` in proportion to the sizes; at least one each."""
-    whole = sum(sizes.values())
-    return {name: max(1, round(total * size / whole)) for name, size in sizes.items()} if whole else {}
-
-
-def weighted(each: float, names: Iterable[str], seed: str) -> dict[str, int]:
-    """So many for each operation, times its weight; of a part of one some operations get one, by the seed."""
-    found = {}
-    for name in names:
-        whole, part = divmod(each * OPERATIONS[name].weight, 1)
-        found[name] = int(whole) + (random.Random(f"{seed}/{name}").random() < part)
-    return {name: number for name, number in found.items() if number}
-
-
-def plan(
-    golden: Mapping[str, Sequence[Call]],
-    recoveries: Mapping[tuple[str, int], int],
-    counts: Mapping[str, float],
-    seed: int,
-    *,
-    each: bool = False,
-) -> Plan:
-    """The points of a run. ``golden``: the calls of each operation; ``recoveries``: how many a recovery after a kill has.
-
-    ``each``: the counts are for each operation, times its weight, and not for all of them together."""
-    made = Plan()
-    sizes = {name: len(calls) for name, calls in golden.items()}
-    for mode, wanted in counts.items():
-        if mode in DISKS and (why := disks.missing()):
-            made.left_out[mode] = why
-            continue
-        fitting = _fitting(mode, sizes)
-        for name, share in (
-            weighted(wanted, fitting, f"{seed}/{mode}") if each else shares(wanted, fitting)
-        ).items():
-            choice = random.Random(f"{seed}/{mode}/{name}")
-            if mode == "double":
-                made.points += _doubles(name, recoveries, share, seed, choice)
-                continue
-            calls = _candidates(mode, golden[name])
-            made.points += [
-                Point(name, mode, number, more, seed) for number, more in _of(mode, calls, share, choice)
-            ]
-    return made
-
-
-def fits(mode: str, name: str) -> bool:
-    """Whether a mode makes sense for an operation."""
-    deployment = OPERATIONS[name].what == "worker"
-    if mode == "network":
-        return name in ("deploy", "fetch")
-    if mode == "script":
-        return deployment and name not in ("fetch", "restore", "restore data alone", "roll back with data")
-    if mode == "kill a child":
-        return deployment and name not in ("fetch", "restore", "restore data alone")
-    return deployment or mode not in ("full disk", "double")
-
-
-def _fitting(mode: str, sizes: Mapping[str, int]) -> dict[str, int]:
-    return {name: size for name, size in sizes.items() if fits(mode, name)}
-
-
-def _candidates(mode: str, calls: Sequence[Call]) -> Sequence[Call]:
-    if mode == "kill a child":
-        return [it for it in calls if it.pid != calls[0].pid]
-    return calls
-
-
-def _of(
-    mode: str, calls: Sequence[Call], share: int, choice: random.Random
-) -> Iterator[tuple[int, tuple[str | int, ...]]]:
-    """The points of one operation in one mode: the number and what else there is to choose."""
-    if mode == "power cut once done":
-        pairs = [(it, "lost") for it in disks.FILESYSTEMS] + [(it, "kept") for it in disks.FILESYSTEMS]
-        yield from ((0, pairs[step % 4]) for step in range(share))
-        return
-    if mode == "full disk":
-        for step in range(share):
-            yield 4 + step * 12, ("ext4",)
-        return
-    if mode == "clock":
-        for index, call in enumerate(stratified(calls, share, choice)):
-            yield call.number, ((365, -365)[index % 2],)
-        return
-    if mode == "error":
-        kinds = [(name, often) for name in ERRORS for often in ("once", "from then on")]
-        choice.shuffle(kinds)
-        for index in range(share):
-            name, often = kinds[index % len(kinds)]
-            fitting = [it for it in calls if it.name in CAN_FAIL[name]]
-            if fitting:
-                yield choice.choice(stratified(fitting, max(8, share), choice)).number, (name, often)
-        return
-    kinds_of_disk = disks.FILESYSTEMS if share >= 24 else (choice.choice(disks.FILESYSTEMS),)
-    combinations = itertools.cycle(itertools.product(kinds_of_disk, disks.MODELS))
-    rounds = stratified(calls, share, choice)
-    while rounds:
-        for call in rounds:
-            yield call.number, next(combinations) if mode == "power cut" else ()
-        share -= len(rounds)
-        rounds = stratified(calls, share, choice) if share > 0 else []
-
-
-def _doubles(
-    name: str, recoveries: Mapping[tuple[str, int], int], wanted: int, seed: int, choice: random.Random
-) -> list[Point]:
-    every = [
-        Point(name, "double", first, (second,), seed)
-        for (operation, first), count in recoveries.items()
-        if operation == name
-        for second in range(1, count + 1)
-    ]
-    return sorted(choice.sample(every, min(wanted, len(every))), key=lambda it: (it.number, it.more))
-
-
-def firsts(name: str, calls: Sequence[Call], wanted: int, seed: int) -> list[int]:
-    """First deaths of an operation to choose second ones from; each is followed by a recovery of some dozen calls."""
-    choice = random.Random(f"{seed}/first/{name}")
-    late = [it.number for it in calls if kind(it) not in BULK and it.number > len(calls) // 4]
-    return choice.sample(late, min(max(1, wanted // 25), len(late)))
-
+from tests.crash.points import DISKS, divided, firsts, plan
+from tests.crash.world import World, forking
+from tests.forks import Forks
 
 # the processes that try them
 
@@ -266,7 +66,7 @@ def _world(filesystem: str) -> tuple[World, Disk | None]:
         place.mkdir(parents=True, exist_ok=True)
         disk = Disk(filesystem, place / "image", place / "disk") if filesystem else None
         if not _forks:
-            _forks.append(Forks(_place / "said", _package))
+            _forks.append(forking(_package))
         # Each flush of the application takes all of ext4's journal with it: it writes seldom where flushes are what is tried.
         every = 0.15 if disk else 0.03
         _worlds[filesystem] = World(place, place / "disk", every, _package, _forks[0]), disk
@@ -379,18 +179,21 @@ class Run:
                 if done.cancelled():
                     continue
                 for result in done.result():
-                    self.results.append(result)
-                    if file:
-                        file.write(json.dumps(result.as_json()) + "\n")
-                        file.flush()
-                    if result.outcome in ("violation", "harness"):
-                        _tell(told(result))
+                    self._take(result, file)
                 _tell_progress(len(self.results), len(made.points), time.monotonic() - began)
                 late = self.budget is not None and time.monotonic() - began > self.budget
                 if late or (self.stop and any(it.outcome == "violation" for it in self.results)):
                     for it in waiting:
                         it.cancel()
         self.seconds = time.monotonic() - began
+
+    def _take(self, result: Result, file: IO[str] | None) -> None:
+        self.results.append(result)
+        if file:
+            file.write(json.dumps(result.as_json()) + "\n")
+            file.flush()
+        if result.outcome in ("violation", "harness"):
+            _tell(told(result))
 
     def _pool(self, place: Path) -> ProcessPoolExecutor:
         context = multiprocessing.get_context("spawn")
@@ -402,9 +205,9 @@ class Run:
         wanted = self.counts.get("double", 0)
         if not wanted:
             return {}
-        sizes = _fitting("double", {name: len(calls) for name, calls in golden.items()})
-        each = weighted(wanted, sizes, f"{self.seed}/double") if self.each else shares(wanted, sizes)
-        asked = [(name, it) for name in each for it in firsts(name, golden[name], each[name], self.seed)]
+        sizes = {name: len(calls) for name, calls in golden.items()}
+        many = divided("double", wanted, sizes, self.seed, each=self.each)
+        asked = [(name, it) for name in many for it in firsts(name, golden[name], many[name], self.seed)]
         found = pool.map(look_at_recovery, *zip(*asked, strict=True))
         return {(name, number): count for name, number, count in found if count}
 

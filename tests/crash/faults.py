@@ -142,10 +142,22 @@ def killing(number: int, came: list[calls.Call]) -> calls.Fault:
     return fault
 
 
-def _killed(world: World, operation: Operation, number: int, came: list[calls.Call]) -> None:
-    code, text, _ = watched_run(world, operation.what, operation.arguments(world), killing(number, came))
+def _interrupted(
+    world: World, operation: Operation, fault: calls.Fault, came: list[calls.Call]
+) -> tuple[int, str]:
+    """Run it with that fault, which notes in ``came`` where it happened. Returns the exit status and the output.
+
+    Raises:
+        NotReached: it has not happened.
+    """
+    code, text, _ = watched_run(world, operation.what, operation.arguments(world), fault)
     if not came:
         raise NotReached(f"it ended with {code} before: {text[-500:]}")
+    return code, text
+
+
+def _killed(world: World, operation: Operation, number: int, came: list[calls.Call]) -> None:
+    code, _ = _interrupted(world, operation, killing(number, came), came)
     if code != -signal.SIGKILL:
         raise NotReached(f"it was to be killed and ended with {code}")
 
@@ -203,9 +215,7 @@ def child(
 
         return act
 
-    code, text, _watch = watched_run(world, operation.what, operation.arguments(world), fault)
-    if not came:
-        raise NotReached("no child made that call")
+    code, text = _interrupted(world, operation, fault, came)
     return _after_error(world, operation, choice, known, code, text)
 
 
@@ -277,7 +287,7 @@ def power_once_done(
     assert disk is not None
     known = begin(world, operation)
     os.sync()
-    done = world.forks.run(world.site.root, operation.what, operation.arguments(world), world.site.env())
+    done = world.start(operation.what, operation.arguments(world)).wait()
     stand_still(world)
     disk.cut(str(point.more[1]))
     came.append(calls.Call(0, 0, "nothing: it had ended", ()))
@@ -344,9 +354,7 @@ def error(
 
         return act
 
-    code, text, _watch = watched_run(world, operation.what, operation.arguments(world), fault)
-    if not came:
-        raise NotReached(f"it ended with {code} before: {text[-500:]}")
+    code, text = _interrupted(world, operation, fault, came)
     return _after_error(world, operation, choice, known, code, text, lasts=often != "once")
 
 
@@ -421,9 +429,7 @@ def suspended(
 
         return act
 
-    code, text, _watch = watched_run(world, operation.what, operation.arguments(world), fault)
-    if not came:
-        raise NotReached(f"it ended with {code} before: {text[-500:]}")
+    code, text = _interrupted(world, operation, fault, came)
     if second[0][0] not in (0, 6):
         raise Violation(f"the second updater: exit {second[0]}")
     if second[0][0] == 6 and code not in operation.codes:
@@ -459,11 +465,9 @@ def network(
         return act
 
     try:
-        code, text, _watch = watched_run(world, operation.what, operation.arguments(world), fault)
+        code, text = _interrupted(world, operation, fault, came)
     finally:
         world.server.faults.clear()
-    if not came:
-        raise NotReached(f"it ended with {code} before: {text[-500:]}")
     return _after_error(world, operation, choice, known, code, text)
 
 
@@ -488,14 +492,12 @@ def clock(
 
         return act
 
-    code, text, _watch = watched_run(world, operation.what, operation.arguments(world), fault)
-    if not came:
-        raise NotReached(f"it ended with {code} before: {text[-500:]}")
+    code, text = _interrupted(world, operation, fault, came)
     if code not in operation.codes:
         raise Violation(f"the clock jumped, and it ended with {code}: {text}")
     oracle.said(world, operation, known, code)
     if choice.random() < 0.5:
-        world.forks.days = days
+        world.days = days
     return oracle.judge(world, operation, choice, known=known, dead=operation.dead)
 
 
@@ -517,7 +519,7 @@ def script(
         tools(path)
     began = time.monotonic()
     words = ["sh", str(world.site.layout.scripts / "emergency_rollback.sh"), "--yes"]
-    done = world.forks.run(world.site.root, "program", words, {"PATH": str(path), "HOME": "/"})
+    done = world.start("program", words, env={"PATH": str(path), "HOME": "/"}).wait()
     took = time.monotonic() - began
     if done.code == 2 and "name no good release to go back to" in done.out + done.err:
         # The first release of all is in service, and nothing had touched it yet.

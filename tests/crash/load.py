@@ -31,12 +31,12 @@ from typing import Any
 import psutil
 
 from examples.release_server import Release, ReleaseServer
-from tests import warm
 from tests.crash.bystanders import LISTENERS, READERS
 from tests.crash.ledger import Ledger
 from tests.crash.measures import Measures
 from tests.crash.plans import KINDS, Plan, plan
 from tests.crash.starts import KEEP, Answer, Starts
+from tests.forks import REPOSITORY_TOP
 from tests.site import REPOSITORY, Site, eventually
 from updater.deployment import housekeeping, journal
 from updater.deployment.transaction import Request
@@ -265,7 +265,7 @@ class Load:
     def _look_on(self) -> None:
         self.looked_on = subprocess.Popen(
             [sys.executable, "-m", "tests.crash.bystanders", str(self.site.root), self.starts.dashboard.url, self.starts.other.url],
-            cwd=warm.REPOSITORY_TOP, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            cwd=REPOSITORY_TOP, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         threading.Thread(target=self._hear, args=(self.looked_on,), daemon=True).start()
         assert self.ready.wait(60), "those who look on do not come to it"

@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from tests.crash import calls
 from tests.crash.world import DUMPED, LATER_STATE, MIGRATE, Saved, Violation, World
@@ -237,9 +238,7 @@ def watched_run(
     """Run something of updater's under a watch. Returns its exit status, its output and the watch, which goes on for the
     application that it started."""
     listening = calls.Listening(world.place / "listener")
-    running = world.forks.start(
-        world.site.root, what, arguments, world.site.env(), trap=listening.place, reads=reads
-    )
+    running = world.start(what, arguments, partial(calls.trap, str(listening.place), reads=reads))
     watch = calls.Watch(
         listening.accept(), world.site.root, running.pid, fault(running.pid) if fault else None, keep=keep
     )

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.crash.forks import REPOSITORY_TOP
 from tests.crash.operations import DEFAULTS, MERGED, SCHEMAS, SETTINGS, Operation
 from tests.crash.world import LATER_STATE, STATE, Violation, World
+from tests.forks import REPOSITORY_TOP
 from tests.site import eventually
 from updater import durable
 

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.crash import calls, campaign, disk
-from tests.crash.forks import REPOSITORY_TOP
+from tests.crash import calls, campaign, disk, points
 from tests.crash.operations import OPERATIONS
+from tests.forks import REPOSITORY_TOP
 
 DEPLOYING = ("deploy", "deploy with a migration", "deploy a migration that fails")
 MOVING = (
@@ -325,7 +325,7 @@ def caught(defect: Planted, seed: int, jobs: int) -> tuple[str, int, float]:
     """Run the sample's points where the defect has to show. Returns what has found it (``""``: nothing), how many points were
     tried, and the seconds."""
     began = time.monotonic()
-    counts = {mode: number for mode, number in campaign.SAMPLE.items() if mode in defect.modes}
+    counts = {mode: number for mode, number in points.SAMPLE.items() if mode in defect.modes}
     with campaign.workplace() as place:
         run = campaign.Run(
             seed, counts, defect.operations, jobs, 3, plant(defect, place), stop=True, each=True
@@ -342,7 +342,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = argparse.ArgumentParser(
         prog="python -m tests.crash.planted", description="Plant defects, and look who is found."
     )
-    words.add_argument("--seed", type=int, default=campaign.SAMPLE_SEED)
+    words.add_argument("--seed", type=int, default=points.SAMPLE_SEED)
     words.add_argument("--jobs", type=int, default=4)
     words.add_argument("--only", action="append", help="a name, or a part of it; may be given again")
     words.add_argument("--table", type=Path, help="a file for the table, as Markdown")

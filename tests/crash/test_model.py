@@ -20,6 +20,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,8 @@ from hypothesis.stateful import (
 )
 
 from examples.release_server import Release, ReleaseServer
-from tests.crash.model import CALLS, Forks, Kept, Model, Published, Running
+from tests.crash.model import CALLS, Kept, Model, Published, arm
+from tests.forks import COMMANDS, Forks, Running, Step, command, worker
 from tests.site import REPOSITORY, SERVE, Done, Site, documented, eventually, is_over
 from updater import durable
 from updater.backups import unpacking
@@ -130,7 +132,7 @@ def words_of(process: psutil.Process) -> list[str]:
 
 @functools.cache
 def forks() -> Forks:
-    return Forks()
+    return Forks(COMMANDS)
 
 
 @dataclass(frozen=True)
@@ -188,10 +190,11 @@ class World(RuleBasedStateMachine):
     def start(
         self, words: Sequence[str], asked: Asked | None = None, call: str = "", number: int = 0
     ) -> Running:
-        request = asked.request if asked else None
-        return forks().start(
-            words, cwd=self.place, env=self.site.env(), request=request, call=call, number=number
-        )
+        """Run ``updater WORDS``, or with ``asked`` the worker that these words would start. It dies at its n-th ``call``, if given."""
+        root = self.site.root
+        do: Step = partial(worker, str(root), json.dumps(asked.request)) if asked else partial(command, words)
+        before: list[Step] = [partial(arm, call, number)] if number else []
+        return forks().start(*before, do, cwd=root if asked else self.place, env=self.site.env())
 
     def judged(self, words: Sequence[str], done: Done) -> Done:
         self.said(f"  {' '.join(words)} -> {done.code}")
@@ -357,7 +360,7 @@ class World(RuleBasedStateMachine):
     def foretold_of(self, asked: Asked, model: Model) -> list[Outcome]:
         m = copy.deepcopy(model)
         m.mend()
-        refused = functools.partial(self.refused, m)
+        refused = partial(self.refused, m)
         if asked.kind == "restore":
             return self.restored(m, asked)
         target, here = asked.wanted, m.here
@@ -913,7 +916,7 @@ class World(RuleBasedStateMachine):
                 }
                 jobs.append((words.get(kind, (kind,)), None))
         running = [self.start(words, asked) for words, asked in jobs]
-        ended = [self.judged(one.words, one.wait()) for one in running]
+        ended = [self.judged(words, one.wait()) for (words, _), one in zip(jobs, running, strict=True)]
         codes = tuple(it.code for it in ended)
         assert any(code != 6 for code in codes), codes
         held = [at for at, code in enumerate(codes) if code == 6]

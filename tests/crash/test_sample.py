@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.crash import calls, campaign, disk
-from tests.crash.campaign import SAMPLE, SAMPLE_SEED
+from tests.crash import calls, campaign, disk, points
 from tests.crash.operations import OPERATIONS
+from tests.crash.points import SAMPLE, SAMPLE_SEED
 
 
 @pytest.fixture(scope="session")
@@ -26,17 +26,13 @@ def job() -> Iterator[None]:
 def test_interrupted_anywhere_it_ends_in_one_of_two_states(name: str) -> None:
     """And nothing is lost, left over, or told falsely; the next deployment succeeds."""
     seen = campaign.look(name, runs=1)
-    doubles = (
-        campaign.weighted(SAMPLE["double"], [name], f"{SAMPLE_SEED}/double")
-        if campaign.fits("double", name)
-        else {}
-    )
+    doubles = points.divided("double", SAMPLE["double"], {name: len(seen)}, SAMPLE_SEED, each=True)
     recoveries = {
         (name, first): campaign.look_at_recovery(name, first)[2]
         for _ in doubles
-        for first in campaign.firsts(name, seen, 1, SAMPLE_SEED)
+        for first in points.firsts(name, seen, 1, SAMPLE_SEED)
     }
-    made = campaign.plan({name: seen}, recoveries, SAMPLE, SAMPLE_SEED, each=True)
+    made = points.plan({name: seen}, recoveries, SAMPLE, SAMPLE_SEED, each=True)
     results = campaign.try_points(made.points, deploy_every=3)
     failed = [campaign.told(it) for it in results if it.outcome in ("violation", "harness")]
     assert not failed, "\n\n".join([f"{len(failed)} of {len(results)}", *failed])

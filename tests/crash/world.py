@@ -11,13 +11,15 @@ import json
 import shutil
 import sqlite3
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from examples.release_server import ReleaseServer
-from tests.crash.forks import Ended, Forks
+from tests.crash import calls, clock
+from tests.forks import COMMANDS, Done, Forks, Running, Step, command, program, worker
 from tests.site import REPOSITORY, Site, eventually
 
 APPLICATION = """
@@ -112,6 +114,12 @@ class Violation(Exception):
     """A promise that was broken."""
 
 
+def forking(package: Path | None) -> Forks:
+    """The process in whose forks everything runs. ``package``: a directory with another updater in it."""
+    modules = (*COMMANDS, "pyseccomp", "time_machine", calls.__name__, clock.__name__)
+    return Forks(modules, package=package, family=True)
+
+
 @dataclass
 class Saved:
     """A state of the root to come back to: where its copy lies, what had been noted, and how the place of things was set."""
@@ -126,7 +134,8 @@ class Saved:
 @dataclass
 class World:
     """``disk``: the directory in which the root lies, on the filesystem that is tried; ``place``: everything else. ``every``: seconds
-    between two rows. Worlds that share the process that forks are used one at a time."""
+    between two rows. ``days``: by how many the clock is wrong in what is started from now on. Worlds that share the process that
+    forks are used one at a time."""
 
     place: Path
     disk: Path
@@ -134,6 +143,7 @@ class World:
     package: Path | None = None
     shared_forks: Forks | None = None
     site: Site = field(init=False)
+    days: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         self.place.mkdir(parents=True, exist_ok=True)
@@ -148,7 +158,7 @@ class World:
         """The numbers of the processes that had written before anything was interrupted."""
         self.server = ReleaseServer(REPOSITORY, [])
         self.server.__enter__()
-        self.forks = self.shared_forks or Forks(self.place / "said", self.package)
+        self.forks = self.shared_forks or forking(self.package)
         self.site = Site(self.disk, self.server, self.server.releases)  # type: ignore[arg-type]
         self.site.configure(watch=0.08, interval=0.05, keep=8)
         self.saved: dict[str, Saved] = {}
@@ -193,20 +203,33 @@ class World:
                 made.commit()
         (data / "state.json").write_text(STATE)
 
-    def command(self, *arguments: str) -> Ended:
-        """The command line, in a fork."""
-        return self.forks.run(self.site.root, "command", arguments, self.site.env())
+    def start(
+        self, what: str, arguments: Sequence[str], *first: Step, env: Mapping[str, str] | None = None
+    ) -> Running:
+        """Begin, in a fork, ``worker`` with a request, ``command`` with the command line's words, or any other ``program``; ``first``:
+        what is done in it before."""
+        do: Step
+        if what == "worker":
+            do = partial(worker, str(self.site.root), arguments[0], log=False)
+        else:
+            do = partial({"command": command, "program": program}[what], arguments)
+        wrong = partial(clock.be_wrong, self.days)
+        return self.forks.start(wrong, *first, do, cwd=self.site.root, env=env or self.site.env())
 
-    def must(self, *arguments: str) -> Ended:
+    def command(self, *arguments: str) -> Done:
+        """The command line, to its end."""
+        return self.start("command", arguments).wait()
+
+    def must(self, *arguments: str) -> Done:
         done = self.command(*arguments)
         if done.code != 0:
             raise Violation(f"updater {' '.join(arguments)}: exit {done.code}\n{done.text}")
         return done
 
-    def work(self, kind: str, wanted: str | None = None, **more: Any) -> Ended:
-        """A deployment's process, in a fork."""
+    def work(self, kind: str, wanted: str | None = None, **more: Any) -> Done:
+        """A deployment's process, to its end."""
         request = json.dumps({"kind": kind, "wanted": wanted, **more})
-        return self.forks.run(self.site.root, "worker", [request], self.site.env())
+        return self.start("worker", [request]).wait()
 
     def must_work(self, kind: str, wanted: str | None = None, **more: Any) -> None:
         done = self.work(kind, wanted, **more)
@@ -237,7 +260,7 @@ class World:
 
     def back_to(self, state: Saved) -> None:
         """The root as it was then, and its application running if it did."""
-        self.forks.days = 0
+        self.days = 0
         self.forks.kill_family()
         if self.site.root.exists():
             subprocess.run(["rm", "-rf", self.site.root], check=True)

@@ -1,0 +1,222 @@
+"""Chooses where to crash: from the calls of each operation so many points for each mode, the same ones for the same seed."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tests.crash import disk as disks
+from tests.crash.calls import Call
+from tests.crash.faults import CAN_FAIL, ERRORS, Point
+from tests.crash.operations import OPERATIONS
+
+FULL = {
+    "kill": 6500, "kill all": 3500, "power cut": 5900, "power cut once done": 200, "error": 5600, "kill a child": 300, "full disk": 200, "network": 100, "clock": 200,
+    "double": 3000, "suspended": 200, "script": 600,
+}  # fmt: skip
+"""How many points of each mode a full run tries: 10,000 kills, 6,000 power cuts, nearly as many errors, 3,000 double faults."""
+
+SAMPLE = {
+    "kill": 5, "kill all": 1, "power cut": 2.5, "power cut once done": 1.2, "error": 2, "kill a child": 0.3, "full disk": 0.2, "double": 0.7,
+    "suspended": 0.3, "script": 0.6, "network": 0.5, "clock": 0.2,
+}  # fmt: skip
+"""How many points of each mode and operation the tests try, times the operation's weight."""
+SAMPLE_SEED = 1
+DISKS = ("power cut", "power cut once done", "full disk")
+"""Modes that need a filesystem of their own."""
+
+KINDS = (
+    (r"\.updater/journal/", "journal"),
+    (r"(.* )?(current|VERSION|\.updater/(good|previous))$", "link"),
+    (r"(.* )?\.updater/swap", "moved data"),
+    (r"shared/(\.updater-[^/]*|data)(/|$)", "data"),
+    (r"releases/[^/]*/\.release(/|$)", "seal"),
+    (r"releases(/|$)", "release"),
+    (r"shared/backups(/|$)", "backup"),
+    (r"(.* )?shared/logs/update_history", "history"),
+    (r"shared/logs(/|$)", "log"),
+    (r"\.updater/(run|launchers)(/|$)", "process"),
+    (r"\.updater/marks(/|$)", "mark"),
+    (r"\.updater/cache(/|$)", "cache"),
+    (r"", "other"),
+)
+"""What a path is about."""
+BULK = {"log", "cache", "release", "backup"}
+"""Where calls are many and alike."""
+DECIDING = {"link", "moved data", "data", "history"}
+"""What decides what a crash means."""
+REMOVED = {"release", "backup"}
+"""What is removed piece by piece."""
+
+
+def kind(call: Call) -> str:
+    """What a call is about: journal, link, data, seal ..."""
+    text = " ".join(call.paths)
+    return next(name for pattern, name in KINDS if re.match(pattern, text))
+
+
+def stratified(calls: Sequence[Call], count: int, choice: random.Random) -> list[Call]:
+    """Some of these calls, as far as ``count`` goes: in turn one that gives something else its name and decides what a crash means,
+    and one that is the first or the last of its kind on its kind of thing; then the rest, what is bulk last."""
+    groups: dict[tuple[str, str], list[Call]] = defaultdict(list)
+    for call in calls:
+        groups[kind(call), call.name].append(call)
+    deciding = [
+        it
+        for (about, name), group in groups.items()
+        if (about in DECIDING and name.startswith(("rename", "unlink", "symlink")))
+        or (about in REMOVED and name == "unlinkat")
+        for it in group
+    ]
+    ends = [it for group in groups.values() for it in dict.fromkeys((group[-1], group[0]))]
+    choice.shuffle(deciding)
+    ends.sort(key=lambda it: (kind(it) in BULK, choice.random()))
+    rest = list(calls)
+    choice.shuffle(rest)
+    rest.sort(key=lambda it: kind(it) in BULK)
+    mixed = itertools.chain.from_iterable(itertools.zip_longest(deciding, ends))
+    order = dict.fromkeys([*(it for it in mixed if it), *rest])
+    return sorted(itertools.islice(order, count))
+
+
+@dataclass
+class Plan:
+    """What a run tries, and what it leaves out, with the reason."""
+
+    points: list[Point] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+
+def shares(total: float, sizes: Mapping[str, int]) -> dict[str, int]:
+    """Divide ``total`` in proportion to the sizes; at least one each."""
+    whole = sum(sizes.values())
+    return {name: max(1, round(total * size / whole)) for name, size in sizes.items()} if whole else {}
+
+
+def weighted(each: float, names: Iterable[str], seed: str) -> dict[str, int]:
+    """So many for each operation, times its weight; of a part of one some operations get one, by the seed."""
+    found = {}
+    for name in names:
+        whole, part = divmod(each * OPERATIONS[name].weight, 1)
+        found[name] = int(whole) + (random.Random(f"{seed}/{name}").random() < part)
+    return {name: number for name, number in found.items() if number}
+
+
+def plan(
+    golden: Mapping[str, Sequence[Call]],
+    recoveries: Mapping[tuple[str, int], int],
+    counts: Mapping[str, float],
+    seed: int,
+    *,
+    each: bool = False,
+) -> Plan:
+    """The points of a run. ``golden``: the calls of each operation; ``recoveries``: how many a recovery after a kill has.
+
+    ``each``: the counts are for each operation, times its weight, and not for all of them together."""
+    made = Plan()
+    sizes = {name: len(calls) for name, calls in golden.items()}
+    for mode, wanted in counts.items():
+        if mode in DISKS and (why := disks.missing()):
+            made.left_out[mode] = why
+            continue
+        for name, share in divided(mode, wanted, sizes, seed, each=each).items():
+            choice = random.Random(f"{seed}/{mode}/{name}")
+            if mode == "double":
+                made.points += _doubles(name, recoveries, share, seed, choice)
+                continue
+            of_mode = CHOOSE.get(mode, _kills)(golden[name], share, choice)
+            made.points += [Point(name, mode, number, more, seed) for number, more in of_mode]
+    return made
+
+
+def fits(mode: str, name: str) -> bool:
+    """Whether a mode makes sense for an operation."""
+    deployment = OPERATIONS[name].what == "worker"
+    if mode == "network":
+        return name in ("deploy", "fetch")
+    if mode == "script":
+        return deployment and name not in ("fetch", "restore", "restore data alone", "roll back with data")
+    if mode == "kill a child":
+        return deployment and name not in ("fetch", "restore", "restore data alone")
+    return deployment or mode not in ("full disk", "double")
+
+
+def divided(mode: str, wanted: float, sizes: Mapping[str, int], seed: int, *, each: bool) -> dict[str, int]:
+    """How many points of a mode each operation gets. ``each`` as in :func:`plan`."""
+    fitting = {name: size for name, size in sizes.items() if fits(mode, name)}
+    return weighted(wanted, fitting, f"{seed}/{mode}") if each else shares(wanted, fitting)
+
+
+Chosen = Iterator[tuple[int, tuple[str | int, ...]]]
+"""The number of a call, and what else there is to choose (:class:`tests.crash.faults.Point`)."""
+
+
+def _once_done(calls: Sequence[Call], share: int, choice: random.Random) -> Chosen:
+    pairs = [(it, "lost") for it in disks.FILESYSTEMS] + [(it, "kept") for it in disks.FILESYSTEMS]
+    yield from ((0, pairs[step % 4]) for step in range(share))
+
+
+def _full_disks(calls: Sequence[Call], share: int, choice: random.Random) -> Chosen:
+    yield from ((4 + step * 12, ("ext4",)) for step in range(share))
+
+
+def _jumps(calls: Sequence[Call], share: int, choice: random.Random) -> Chosen:
+    for call, days in zip(stratified(calls, share, choice), itertools.cycle((365, -365)), strict=False):
+        yield call.number, (days,)
+
+
+def _errors(calls: Sequence[Call], share: int, choice: random.Random) -> Chosen:
+    kinds = [(name, often) for name in ERRORS for often in ("once", "from then on")]
+    choice.shuffle(kinds)
+    for index in range(share):
+        name, often = kinds[index % len(kinds)]
+        fitting = [it for it in calls if it.name in CAN_FAIL[name]]
+        if fitting:
+            yield choice.choice(stratified(fitting, max(8, share), choice)).number, (name, often)
+
+
+def _cuts(calls: Sequence[Call], share: int, choice: random.Random) -> Chosen:
+    kinds = disks.FILESYSTEMS if share >= 24 else (choice.choice(disks.FILESYSTEMS),)
+    combinations = itertools.cycle(itertools.product(kinds, disks.MODELS))
+    while share > 0 and (some := stratified(calls, share, choice)):
+        yield from ((call.number, next(combinations)) for call in some)
+        share -= len(some)  # all of them again, where there are more points than calls
+
+
+def _kills(calls: Sequence[Call], share: int, choice: random.Random) -> Chosen:
+    """As power cuts, without a disk."""
+    yield from ((number, ()) for number, _ in _cuts(calls, share, choice))
+
+
+def _children(calls: Sequence[Call], share: int, choice: random.Random) -> Chosen:
+    return _kills([it for it in calls if it.pid != calls[0].pid], share, choice)
+
+
+CHOOSE = {
+    "power cut once done": _once_done, "full disk": _full_disks, "clock": _jumps, "error": _errors, "power cut": _cuts,
+    "kill a child": _children,
+}  # fmt: skip
+"""How the points of one operation are chosen in a mode; in all others as for kills."""
+
+
+def _doubles(
+    name: str, recoveries: Mapping[tuple[str, int], int], wanted: int, seed: int, choice: random.Random
+) -> list[Point]:
+    every = [
+        Point(name, "double", first, (second,), seed)
+        for (operation, first), count in recoveries.items()
+        if operation == name
+        for second in range(1, count + 1)
+    ]
+    return sorted(choice.sample(every, min(wanted, len(every))), key=lambda it: (it.number, it.more))
+
+
+def firsts(name: str, calls: Sequence[Call], wanted: int, seed: int) -> list[int]:
+    """First deaths of an operation to choose second ones from; each is followed by a recovery of some dozen calls."""
+    choice = random.Random(f"{seed}/first/{name}")
+    late = [it.number for it in calls if kind(it) not in BULK and it.number > len(calls) // 4]
+    return choice.sample(late, min(max(1, wanted // 25), len(late)))
