@@ -177,18 +177,24 @@ good "current -> releases/$to"
 resume_application
 rm -f "$own/trial"
 
+all_kept() { for place in "$root"/shared/.updater-kept-* "$root"/shared/*/.updater-kept-*; do [ ! -d "$place" ] || say "$place"; done; }
+
+kept_now=''
 if [ $restore_data = 1 ]; then
     step "Restoring the data of $backup"
+    had_kept=$(all_kept)
     UPDATER_LOCK_HELD=$$
     export UPDATER_LOCK_HELD
     if ! (trap '' HUP PIPE; exec sh "$scripts/restore_backup.sh" "$backup" --only data --no-start --yes --root "$root"); then
         fail 5 "the data of $backup could not be put back" "$to is in service and stopped; the data are as they were." "see above; then $(command_line restore_backup.sh "$backup"), or start it as it is: $(command_line emergency_rollback.sh "$to")"
     fi
     unset UPDATER_LOCK_HELD
+    kept_now=$(all_kept | while IFS= read -r place; do printf '%s\n' "$had_kept" | grep -qxF -e "$place" || say "$place"; done)
+    [ -z "$kept_now" ] || kept_now="; the data that lay there before are kept in $(oneline "$kept_now")"
 fi
 
 finish() {   # finish OUTCOME TEXT [ERROR]
-    written=$(record "$id" rollback "$from" "$to" "$1" "$began" "$2" "${3-}" "$([ $restore_data = 0 ] || printf '%s' "$backup")")
+    written=$(record "$id" rollback "$from" "$to" "$1" "$began" "$2$kept_now" "${3-}" "$([ $restore_data = 0 ] || printf '%s' "$backup")")
     # undoing what was interrupted was the way back: that is its record
     if [ "$1" != succeeded ] || [ "$from" != "$to" ] || [ -z "${ended-}" ]; then add_to_history "$written" "$id" || :; fi
     log "[$id] rollback $to: $1: $2${3:+: $3}"

@@ -526,12 +526,8 @@ def script(
         return oracle.judge(world, operation, choice, known=known, dead=operation.dead)
     if done.code == 5 and "--restore-data" in done.err and operation.takes_data_back:
         # It was committed: going back from there leaves the data alone, unless it is told otherwise.
-        done = world.forks.run(
-            world.site.root,
-            "program",
-            [*words, operation.old, "--restore-data"],
-            {"PATH": str(path), "HOME": "/"},
-        )
+        back = [*words, operation.old, "--restore-data"]
+        done = world.start("program", back, env={"PATH": str(path), "HOME": "/"}).wait()
     if done.code != 0:
         raise Violation(f"emergency_rollback.sh: exit {done.code}\n{done.text}")
     again = world.command("recover")
