@@ -54,7 +54,7 @@ class Stop(Phase):
         back = _back_to(tx)
         if not back or not ran or _stays_down(tx, ran):
             return
-        if swap.pending(tx.layout) is not None:
+        if (moving := swap.pending(tx.layout)) is not None and moving.ready:
             raise RollbackFailed(
                 f"{', '.join(ran)} not started: the data are not all back in their place",
                 advice="what it writes now would be lost when they are; `updater recover` moves them.",
