@@ -41,18 +41,18 @@ _package: Path | None = None
 def begin_job(place: Path, package: Path | None) -> None:
     global _place, _package
     _place, _package = place / f"j{os.getpid()}", package
-    os.environ["PYTEST_XDIST_WORKER"] = f"gw{os.getpid() % 32}"  # ports of its own
+    os.environ.setdefault("PYTEST_XDIST_WORKER", f"gw{os.getpid() % 32}")  # ports of its own
     multiprocessing.util.Finalize(None, end_worlds, exitpriority=10)
 
 
 def end_worlds() -> None:
-    """Kill what lives in the worlds of this process, and unmount their disks."""
+    """Kill what lives in the worlds of this process, and unmount their disks; what cannot be ended is told."""
     for world, disk in _worlds.values():
-        with contextlib.suppress(Exception):
-            world.end()
-        if disk:
-            with contextlib.suppress(Exception):
-                disk.end()
+        for end in (world.end, *([disk.end] if disk else [])):
+            try:
+                end()
+            except Exception as failure:
+                _tell(f"could not be ended: {world.place}: {type(failure).__name__}: {failure}")
     _worlds.clear()
     while _forks:
         _forks.pop().end()
@@ -86,19 +86,8 @@ def try_point(point: Point, deploy: bool = True) -> Result:
     try:
         return faults.run(world, disk, point, deploy=deploy)
     except Exception as failure:
-        _renew(_filesystem(point))
+        end_worlds()  # what has come apart is not used again
         return Result(point, "harness", text=f"{type(failure).__name__}: {failure}")
-
-
-def _renew(filesystem: str) -> None:
-    """A world that has come apart is not used again."""
-    world, disk = _worlds.pop(filesystem)
-    with contextlib.suppress(Exception):
-        world.end()
-    if disk:
-        with contextlib.suppress(Exception):
-            disk.end()
-    shutil.rmtree(_place / (filesystem or "mem"), ignore_errors=True)
 
 
 def try_points(points: Sequence[Point], deploy_every: int) -> list[Result]:
@@ -212,11 +201,14 @@ class Run:
         return {(name, number): count for name, number, count in found if count}
 
 
+def _place_of(it: Point) -> tuple[str, str, str]:
+    return it.mode, _filesystem(it), it.operation
+
+
 def _batches(points: Sequence[Point], size: int = 12) -> list[list[Point]]:
     """Points of one operation on one filesystem stay together: its states are made once for each process."""
     made = []
-    key = lambda it: (it.mode, _filesystem(it), it.operation)  # noqa: E731
-    for _, group in itertools.groupby(sorted(points, key=key), key):
+    for _, group in itertools.groupby(sorted(points, key=_place_of), _place_of):
         every = list(group)
         made += [every[at : at + size] for at in range(0, len(every), size)]
     random.Random(len(points)).shuffle(made)

@@ -71,6 +71,18 @@ class Result:
         return asdict(self)
 
 
+@dataclass
+class Case:
+    """What a mode is given: where, what and how. ``came`` gets the call at which the fault happened."""
+
+    world: World
+    disk: Disk | None
+    operation: Operation
+    point: Point
+    choice: random.Random
+    came: list[calls.Call]
+
+
 EARLIER = (0, 4, 12, 40)
 """Rounds differ by some calls: a number that lies beyond the end of one is tried so much before it, and told as that."""
 
@@ -86,7 +98,7 @@ def run(world: World, disk: Disk | None, asked: Point, *, deploy: bool = True) -
             came.clear()
             point = replace(asked, number=max(min(1, asked.number), asked.number - earlier))
             try:
-                verdict = MODES[point.mode](world, disk, operation, point, choice, came)
+                verdict = MODES[point.mode](Case(world, disk, operation, point, choice, came))
                 break
             except NotReached:
                 if earlier == EARLIER[-1]:
@@ -162,97 +174,70 @@ def _killed(world: World, operation: Operation, number: int, came: list[calls.Ca
         raise NotReached(f"it was to be killed and ended with {code}")
 
 
-def kill(
-    world: World,
-    _: Disk | None,
-    operation: Operation,
-    point: Point,
-    choice: random.Random,
-    came: list[calls.Call],
-) -> oracle.Verdict:
+def kill(case: Case) -> oracle.Verdict:
     """kill -9 of updater's process."""
-    known = begin(world, operation)
-    _killed(world, operation, point.number, came)
-    return oracle.judge(world, operation, choice, known=known, dead=operation.dead)
+    known = begin(case.world, case.operation)
+    _killed(case.world, case.operation, case.point.number, case.came)
+    return oracle.judge(case.world, case.operation, case.choice, known=known, dead=case.operation.dead)
 
 
-def kill_all(
-    world: World,
-    _: Disk | None,
-    operation: Operation,
-    point: Point,
-    choice: random.Random,
-    came: list[calls.Call],
-) -> oracle.Verdict:
+def kill_all(case: Case) -> oracle.Verdict:
     """kill -9 of everything there is at once: updater, its children, the application."""
-    known = begin(world, operation)
-    _killed(world, operation, point.number, came)
-    world.forks.kill_family()
-    with bystander(world):
-        return oracle.judge(world, operation, choice, known=known, dead=True)
+    known = begin(case.world, case.operation)
+    _killed(case.world, case.operation, case.point.number, case.came)
+    case.world.forks.kill_family()
+    with bystander(case.world):
+        return oracle.judge(case.world, case.operation, case.choice, known=known, dead=True)
 
 
-def child(
-    world: World,
-    _: Disk | None,
-    operation: Operation,
-    point: Point,
-    choice: random.Random,
-    came: list[calls.Call],
-) -> oracle.Verdict:
+def child(case: Case) -> oracle.Verdict:
     """kill -9 of a child that works for updater: what writes the files, a launcher."""
-    known = begin(world, operation)
+    known = begin(case.world, case.operation)
 
     def fault(pid: int) -> calls.Act:
         def act(call: calls.Call) -> int | None:
-            if came and call.pid == came[0].pid:
+            if case.came and call.pid == case.came[0].pid:
                 return -1
-            if not came and call.number >= point.number and call.pid != pid:
-                came.append(call)
+            if not case.came and call.number >= case.point.number and call.pid != pid:
+                case.came.append(call)
                 os.kill(call.pid, signal.SIGKILL)
                 return -1
             return None
 
         return act
 
-    code, text = _interrupted(world, operation, fault, came)
-    return _after_error(world, operation, choice, known, code, text)
+    code, text = _interrupted(case.world, case.operation, fault, case.came)
+    return _after_error(case.world, case.operation, case.choice, known, code, text)
 
 
-def power(
-    world: World,
-    disk: Disk | None,
-    operation: Operation,
-    point: Point,
-    choice: random.Random,
-    came: list[calls.Call],
-) -> oracle.Verdict:
+def power(case: Case) -> oracle.Verdict:
     """The power goes at that call."""
+    disk = case.disk
     assert disk is not None
-    known = begin(world, operation)
+    known = begin(case.world, case.operation)
     os.sync()
 
     def fault(pid: int) -> calls.Act:
         def act(call: calls.Call) -> int | None:
-            if call.number < point.number:
+            if call.number < case.point.number:
                 return None
-            if not came:
-                came.append(call)
-                stand_still(world)
-                disk.cut(str(point.more[1]))
+            if not case.came:
+                case.came.append(call)
+                stand_still(case.world)
+                disk.cut(str(case.point.more[1]))
                 os.kill(pid, signal.SIGKILL)
             return -1
 
         return act
 
-    code, text, _ = watched_run(world, operation.what, operation.arguments(world), fault)
-    world.forks.kill_family()
-    if came or not os.access(world.site.root, os.W_OK):
+    code, text, _ = watched_run(case.world, case.operation.what, case.operation.arguments(case.world), fault)
+    case.world.forks.kill_family()
+    if case.came or not os.access(case.world.site.root, os.W_OK):
         disk.again()
-    if not came:
+    if not case.came:
         raise NotReached(f"it ended with {code} before: {text[-500:]}")
-    with bystander(world):
-        return oracle.judge(world, operation, choice, known=known, dead=True)
+    with bystander(case.world):
+        return oracle.judge(case.world, case.operation, case.choice, known=known, dead=True)
 
 
 def stand_still(world: World) -> None:
@@ -275,29 +260,22 @@ def _state(pid: int) -> str:
         return "Z"
 
 
-def power_once_done(
-    world: World,
-    disk: Disk | None,
-    operation: Operation,
-    point: Point,
-    choice: random.Random,
-    came: list[calls.Call],
-) -> oracle.Verdict:
+def power_once_done(case: Case) -> oracle.Verdict:
     """The power goes as soon as updater has said that it is done: then it is."""
-    assert disk is not None
-    known = begin(world, operation)
+    assert case.disk is not None
+    known = begin(case.world, case.operation)
     os.sync()
-    done = world.start(operation.what, operation.arguments(world)).wait()
-    stand_still(world)
-    disk.cut(str(point.more[1]))
-    came.append(calls.Call(0, 0, "nothing: it had ended", ()))
-    world.forks.kill_family()
-    disk.again()
-    if done.code not in operation.codes:
+    done = case.world.start(case.operation.what, case.operation.arguments(case.world)).wait()
+    stand_still(case.world)
+    case.disk.cut(str(case.point.more[1]))
+    case.came.append(calls.Call(0, 0, "nothing: it had ended", ()))
+    case.world.forks.kill_family()
+    case.disk.again()
+    if done.code not in case.operation.codes:
         raise Violation(f"exit {done.code}: {done.text}")
-    with bystander(world):
-        verdict = oracle.judge(world, operation, choice, known=known, dead=True)
-    oracle.is_done(world, operation, known)
+    with bystander(case.world):
+        verdict = oracle.judge(case.world, case.operation, case.choice, known=known, dead=True)
+    oracle.is_done(case.world, case.operation, known)
     return verdict
 
 
@@ -331,31 +309,24 @@ def bystander(world: World) -> Iterator[None]:
             found.wait()
 
 
-def error(
-    world: World,
-    _: Disk | None,
-    operation: Operation,
-    point: Point,
-    choice: random.Random,
-    came: list[calls.Call],
-) -> oracle.Verdict:
+def error(case: Case) -> oracle.Verdict:
     """A call fails, once or from then on."""
-    known = begin(world, operation)
-    name, often = str(point.more[0]), str(point.more[1])
+    known = begin(case.world, case.operation)
+    name, often = str(case.point.more[0]), str(case.point.more[1])
     number, failing = getattr(errno, name), CAN_FAIL[name]
 
     def fault(pid: int) -> calls.Act:
         def act(call: calls.Call) -> int | None:
-            if call.number < point.number or call.name not in failing or (came and often == "once"):
+            if call.number < case.point.number or call.name not in failing or (case.came and often == "once"):
                 return None
-            if not came:
-                came.append(call)
+            if not case.came:
+                case.came.append(call)
             return int(number)
 
         return act
 
-    code, text = _interrupted(world, operation, fault, came)
-    return _after_error(world, operation, choice, known, code, text, lasts=often != "once")
+    code, text = _interrupted(case.world, case.operation, fault, case.came)
+    return _after_error(case.world, case.operation, case.choice, known, code, text, lasts=often != "once")
 
 
 def _after_error(
@@ -377,23 +348,18 @@ def _after_error(
     return oracle.judge(world, operation, choice, known=known, dead=operation.dead, may_hold=lasts)
 
 
-def double(
-    world: World,
-    _: Disk | None,
-    operation: Operation,
-    point: Point,
-    choice: random.Random,
-    came: list[calls.Call],
-) -> oracle.Verdict:
+def double(case: Case) -> oracle.Verdict:
     """kill -9 of updater, and of the recovery as well at its own point."""
-    known = begin(world, operation)
-    _killed(world, operation, point.number, [])
-    code, text, _watch = watched_run(world, "command", ["recover"], killing(int(point.more[0]), came))
-    if not came:
+    known = begin(case.world, case.operation)
+    _killed(case.world, case.operation, case.point.number, [])
+    code, text, _watch = watched_run(
+        case.world, "command", ["recover"], killing(int(case.point.more[0]), case.came)
+    )
+    if not case.came:
         raise NotReached(f"the recovery ended with {code} before: {text[-500:]}")
     if code != -signal.SIGKILL:
         raise NotReached(f"the recovery was to be killed and ended with {code}")
-    return oracle.judge(world, operation, choice, known=known, dead=operation.dead)
+    return oracle.judge(case.world, case.operation, case.choice, known=known, dead=case.operation.dead)
 
 
 def recovery_calls(world: World, operation: Operation, number: int) -> list[calls.Call]:
@@ -404,59 +370,45 @@ def recovery_calls(world: World, operation: Operation, number: int) -> list[call
     return watch.seen
 
 
-def suspended(
-    world: World,
-    _: Disk | None,
-    operation: Operation,
-    point: Point,
-    choice: random.Random,
-    came: list[calls.Call],
-) -> oracle.Verdict:
+def suspended(case: Case) -> oracle.Verdict:
     """Updater stands still at that call (SIGSTOP, a suspended machine) while somebody starts a second one; then it goes on."""
-    known = begin(world, operation)
+    known = begin(case.world, case.operation)
     second: list[tuple[int, str]] = []
 
     def fault(pid: int) -> calls.Act:
         def act(call: calls.Call) -> int | None:
-            if came or call.number < point.number:
+            if case.came or call.number < case.point.number:
                 return None
-            came.append(call)
+            case.came.append(call)
             os.kill(pid, signal.SIGSTOP)
-            done = world.command("restart")
+            done = case.world.command("restart")
             second.append((done.code, done.text))
             os.kill(pid, signal.SIGCONT)
             return None
 
         return act
 
-    code, text = _interrupted(world, operation, fault, came)
+    code, text = _interrupted(case.world, case.operation, fault, case.came)
     if second[0][0] not in (0, 6):
         raise Violation(f"the second updater: exit {second[0]}")
-    if second[0][0] == 6 and code not in operation.codes:
+    if second[0][0] == 6 and code not in case.operation.codes:
         raise Violation(f"it stood still for a while and ended with {code}: {text}")
-    if code not in (*operation.codes, 3, 4, 6):
+    if code not in (*case.operation.codes, 3, 4, 6):
         raise Violation(f"exit {code}: {text}")
-    return oracle.judge(world, operation, choice, known=known, dead=operation.dead)
+    return oracle.judge(case.world, case.operation, case.choice, known=known, dead=case.operation.dead)
 
 
-def network(
-    world: World,
-    _: Disk | None,
-    operation: Operation,
-    point: Point,
-    choice: random.Random,
-    came: list[calls.Call],
-) -> oracle.Verdict:
+def network(case: Case) -> oracle.Verdict:
     """The network goes away at that call and comes back afterwards."""
     from examples.release_server import Fault
 
-    known = begin(world, operation)
+    known = begin(case.world, case.operation)
 
     def fault(pid: int) -> calls.Act:
         def act(call: calls.Call) -> int | None:
-            if not came and call.number >= point.number:
-                came.append(call)
-                world.server.faults += [
+            if not case.came and call.number >= case.point.number:
+                case.came.append(call)
+                case.world.server.faults += [
                     Fault("", "cut", 0, times=10_000),
                     Fault("", "status", 502, times=10_000),
                 ]
@@ -465,98 +417,79 @@ def network(
         return act
 
     try:
-        code, text = _interrupted(world, operation, fault, came)
+        code, text = _interrupted(case.world, case.operation, fault, case.came)
     finally:
-        world.server.faults.clear()
-    return _after_error(world, operation, choice, known, code, text)
+        case.world.server.faults.clear()
+    return _after_error(case.world, case.operation, case.choice, known, code, text)
 
 
-def clock(
-    world: World,
-    _: Disk | None,
-    operation: Operation,
-    point: Point,
-    choice: random.Random,
-    came: list[calls.Call],
-) -> oracle.Verdict:
+def clock(case: Case) -> oracle.Verdict:
     """The clock jumps by a year at that call; it stays there, or comes back before the next command."""
-    known = begin(world, operation)
-    days = int(point.more[0])
+    known = begin(case.world, case.operation)
+    days = int(case.point.more[0])
 
     def fault(pid: int) -> calls.Act:
         def act(call: calls.Call) -> int | None:
-            if not came and call.number >= point.number:
-                came.append(call)
+            if not case.came and call.number >= case.point.number:
+                case.came.append(call)
                 os.kill(pid, signal.SIGUSR1 if days > 0 else signal.SIGUSR2)
             return None
 
         return act
 
-    code, text = _interrupted(world, operation, fault, came)
-    if code not in operation.codes:
+    code, text = _interrupted(case.world, case.operation, fault, case.came)
+    if code not in case.operation.codes:
         raise Violation(f"the clock jumped, and it ended with {code}: {text}")
-    oracle.said(world, operation, known, code)
-    if choice.random() < 0.5:
-        world.days = days
-    return oracle.judge(world, operation, choice, known=known, dead=operation.dead)
+    oracle.said(case.world, case.operation, known, code)
+    if case.choice.random() < 0.5:
+        case.world.days = days
+    return oracle.judge(case.world, case.operation, case.choice, known=known, dead=case.operation.dead)
 
 
-def script(
-    world: World,
-    _: Disk | None,
-    operation: Operation,
-    point: Point,
-    choice: random.Random,
-    came: list[calls.Call],
-) -> oracle.Verdict:
+def script(case: Case) -> oracle.Verdict:
     """kill -9, and then the emergency script instead of updater, without any Python on the PATH."""
     from tests.shells import tools
 
-    known = begin(world, operation)
-    _killed(world, operation, point.number, came)
-    path = world.place / "tools"
+    known = begin(case.world, case.operation)
+    _killed(case.world, case.operation, case.point.number, case.came)
+    path = case.world.place / "tools"
     if not path.exists():
         tools(path)
     began = time.monotonic()
-    words = ["sh", str(world.site.layout.scripts / "emergency_rollback.sh"), "--yes"]
-    done = world.start("program", words, env={"PATH": str(path), "HOME": "/"}).wait()
+    words = ["sh", str(case.world.site.layout.scripts / "emergency_rollback.sh"), "--yes"]
+    done = case.world.start("program", words, env={"PATH": str(path), "HOME": "/"}).wait()
     took = time.monotonic() - began
     if done.code == 2 and "name no good release to go back to" in done.out + done.err:
         # The first release of all is in service, and nothing had touched it yet.
-        return oracle.judge(world, operation, choice, known=known, dead=operation.dead)
-    if done.code == 5 and "--restore-data" in done.err and operation.takes_data_back:
+        return oracle.judge(case.world, case.operation, case.choice, known=known, dead=case.operation.dead)
+    if done.code == 5 and "--restore-data" in done.err and case.operation.takes_data_back:
         # It was committed: going back from there leaves the data alone, unless it is told otherwise.
-        back = [*words, operation.old, "--restore-data"]
-        done = world.start("program", back, env={"PATH": str(path), "HOME": "/"}).wait()
+        back = [*words, case.operation.old, "--restore-data"]
+        done = case.world.start("program", back, env={"PATH": str(path), "HOME": "/"}).wait()
     if done.code != 0:
         raise Violation(f"emergency_rollback.sh: exit {done.code}\n{done.text}")
-    again = world.command("recover")
+    again = case.world.command("recover")
     if again.code != 0 or "nothing to recover" not in again.out:
         raise Violation(f"recover after the script: exit {again.code}\n{again.text}")
-    if world.site.history()[-1]["origin"] == "script" and "emergency_rollback.sh" not in again.text:
+    if case.world.site.history()[-1]["origin"] == "script" and "emergency_rollback.sh" not in again.text:
         raise Violation(f"recover after the script tells nothing of it: {again.text}")
-    return oracle.Verdict(oracle.judge_script(world, operation, known=known), took)
+    return oracle.Verdict(oracle.judge_script(case.world, case.operation, known=known), took)
 
 
-def full(
-    world: World,
-    disk: Disk | None,
-    operation: Operation,
-    point: Point,
-    choice: random.Random,
-    came: list[calls.Call],
-) -> oracle.Verdict:
+def full(case: Case) -> oracle.Verdict:
     """A disk with exactly ``number`` KB left."""
-    assert disk is not None
-    known = begin(world, operation)
-    filler = disk.place / "filler"
-    _fill(filler, point.number * 1024)
-    came.append(calls.Call(0, 0, f"{point.number} KB left", ()))
+    assert case.disk is not None
+    known = begin(case.world, case.operation)
+    filler = case.disk.place / "filler"
+    _fill(filler, case.point.number * 1024)
+    case.came.append(calls.Call(0, 0, f"{case.point.number} KB left", ()))
     try:
-        code, text, _watch = watched_run(world, operation.what, operation.arguments(world), None)
+        code, text, _watch = watched_run(
+            case.world, case.operation.what, case.operation.arguments(case.world), None
+        )
     finally:
         filler.unlink()
-    return _after_error(world, operation, choice, known, code, text)
+    return _after_error(case.world, case.operation, case.choice, known, code, text)
 
 
 def _fill(filler: Path, left: int) -> None:

@@ -17,9 +17,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from tests.crash import calls, campaign, disk, points
 from tests.crash.operations import OPERATIONS
+from tests.crash.world import Violation
 from tests.forks import REPOSITORY_TOP
 
 DEPLOYING = ("deploy", "deploy with a migration", "deploy a migration that fails")
@@ -54,8 +56,8 @@ class Planted:
     spare: str = ""
 
 
-def _durable(name: str, old: str, new: str = "pass", **more: object) -> Planted:
-    return Planted(name, (("durable.py", old, new),), **more)  # type: ignore[arg-type]
+def _durable(name: str, old: str, new: str = "pass", **more: Any) -> Planted:
+    return Planted(name, (("durable.py", old, new),), **more)
 
 
 PLANTED = (
@@ -332,7 +334,7 @@ def caught(defect: Planted, seed: int, jobs: int) -> tuple[str, int, float]:
         )
         try:
             run.go()
-        except Exception as failure:  # it does not even come through a run without a fault
+        except Violation as failure:  # it does not even come through a run without a fault
             return f"{type(failure).__name__}: {failure}", 0, time.monotonic() - began
     found = next((it for it in run.results if it.outcome == "violation"), None)
     return campaign.told(found) if found else "", len(run.results), time.monotonic() - began

@@ -18,16 +18,10 @@ from tests.crash.world import World
 
 
 def _missing() -> str | None:
-    if not sys.platform.startswith("linux"):
-        return "calls are handed over on Linux only"
-    if os.getuid() != 0:
-        return "it needs root"
+    if (why := calls.missing()) is not None:
+        return why
     if shutil.which("strace") is None:
         return "there is no strace"
-    try:
-        import pyseccomp  # noqa: F401
-    except (ImportError, RuntimeError) as failure:
-        return f"no seccomp: {failure}"
     tried = subprocess.run(["strace", "-o", os.devnull, "true"], check=False, capture_output=True)
     return None if tried.returncode == 0 else "strace may not trace here"
 

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from examples.release_server import ReleaseServer
+from examples.release_server import Release, ReleaseServer
 from tests.crash import calls, clock
 from tests.forks import COMMANDS, Done, Forks, Running, Step, command, program, worker
 from tests.site import REPOSITORY, Site, eventually
@@ -156,10 +156,11 @@ class World:
         """The newest row that had been noted where the present state was saved."""
         self.writers: set[str] = set()
         """The numbers of the processes that had written before anything was interrupted."""
-        self.server = ReleaseServer(REPOSITORY, [])
+        releases: list[Release] = []
+        self.server = ReleaseServer(REPOSITORY, releases)
         self.server.__enter__()
         self.forks = self.shared_forks or forking(self.package)
-        self.site = Site(self.disk, self.server, self.server.releases)  # type: ignore[arg-type]
+        self.site = Site(self.disk, self.server, releases)
         self.site.configure(watch=0.08, interval=0.05, keep=8)
         self.saved: dict[str, Saved] = {}
         self.first = self.save("empty", running=False)
