@@ -292,6 +292,7 @@ def _main(fd: str, family: str, *modules: str) -> None:
     for name in modules:
         importlib.import_module(name)
     gc.collect()
+    gc.disable()  # a fork lives too short for it
     gc.freeze()  # what is loaded is touched by no fork's collection, so its memory stays shared
     server.serve()
     if family:

@@ -4,6 +4,7 @@
     python -m tests.crash --points 500 --seed 7            # a sample, in the proportions of the full run
     python -m tests.crash --budget 10m                     # as far as ten minutes go
     python -m tests.crash --mode "power cut" --points 200
+    python -m tests.crash --seed 7 --note FILE             # the same again goes on with a run that was stopped
     python -m tests.crash --only "deploy/kill/217"         # one point again, as a failure names it
 
 Exit status: 0 no promise was broken and every fault happened; 1 one was, or one did not; 3 something could not be tried here
@@ -23,7 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tests.crash import calls, campaign, points
-from tests.crash.faults import MODES, Point
+from tests.crash.faults import MODES, parsed
 from tests.crash.operations import OPERATIONS
 
 
@@ -45,7 +46,11 @@ def main(arguments: list[str] | None = None) -> int:
     words.add_argument(
         "--package", type=Path, help="a directory with another updater in it, for planted defects"
     )
-    words.add_argument("--note", type=Path, help="a file for every result, as lines of JSON")
+    words.add_argument(
+        "--note",
+        type=Path,
+        help="a file for every result, as lines of JSON; if it is there, that run goes on",
+    )
     words.add_argument("--json", type=Path, help="a file for the summary")
     words.add_argument("--table", type=Path, help="a file for the table, as Markdown")
     words.add_argument("--stop", action="store_true", help="end at the first promise that is broken")
@@ -84,6 +89,8 @@ def report(run: campaign.Run, table: Path | None, summary: Path | None) -> int:
     found = Counter(it.outcome for it in run.results)
     for mode, why in run.left_out.items():
         print(f"SKIPPED, not passed: {mode}: {why}")
+    for mode, how_many in run.fewer.items():
+        print(f"fewer than asked for: {mode}: {how_many}, there are no more places")
     failed = [it for it in run.results if it.outcome in ("violation", "harness")]
     for it in failed[:40]:
         print(campaign.told(it)[:3000])
@@ -104,11 +111,15 @@ def page(run: campaign.Run, text: str) -> str:
     slowest = max((it.seconds for it in run.results), default=0.0)
     kills = sum(modes[it] for it in ("kill", "kill all", "kill a child", "script"))
     cuts = modes["power cut"] + modes["power cut once done"]
+    told = Counter(what for it in run.results for what in it.told)
+    distinct = len({it.point for it in run.results})
+    others = {what: number for what, number in told.items() if what.startswith("no ")}
     lines = [
         "# The last run of the crash tests",
         "",
         f"`python -m tests.crash --seed {run.seed}`, {datetime.now(UTC):%Y-%m-%d}, {platform.system()} {platform.release()}, "
-        f"{os.cpu_count()} processors, Python {platform.python_version()}, {run.seconds / 60:.0f} minutes.",
+        f"{os.cpu_count()} processors, Python {platform.python_version()}, {run.seconds / 60:.0f} minutes"
+        f"{f' in {run.sittings} sittings' if run.sittings > 1 else ''}; the next deployment after every {run.deploy_every}th point of a process.",
         "",
     ]
     if len(run.results) < run.planned:
@@ -118,6 +129,11 @@ def page(run: campaign.Run, text: str) -> str:
         f"{modes['double']:,} double faults, {modes['suspended'] + modes['clock']:,} others.",
         f"- **{found['violation']} broken promises**, {found['harness']} points that were not reached; {found['held']} held still, and what they advised led out of it.",
         f"- The slowest recovery took {slowest:.2f} s.",
+        f"- {distinct:,} different ones; {len(run.results) - distinct:,} were tried again with the application at another place.",
+        f"- {told['bystander']:,} times somebody else's process had the application's number; {sum(others.values()):,} times it had not "
+        f"({', '.join(f'{number:,} {what}' for what, number in others.items()) or 'never'}).",
+        f"- {told['nothing for a script to do yet']:,} times the emergency script refused since nothing had been touched yet; updater recovered.",
+        *(f"- Fewer than asked for: {mode}: {how_many}." for mode, how_many in run.fewer.items()),
         *(f"- Left out: {mode}: {why}." for mode, why in run.left_out.items()),
         "",
         "What the words mean, and how it is done: [crashes.md](crashes.md).",
@@ -140,13 +156,6 @@ def again(names: list[str], seed: int, package: Path | None) -> int:
         finally:
             campaign.end_worlds()
     return code
-
-
-def parsed(name: str, seed: int) -> Point:
-    operation, mode, number, *more = name.split("/")
-    return Point(
-        operation, mode, int(number), tuple(int(it) if it.lstrip("-").isdigit() else it for it in more), seed
-    )
 
 
 if __name__ == "__main__":

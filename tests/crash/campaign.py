@@ -19,12 +19,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from tests.crash import faults
 from tests.crash.calls import Call
 from tests.crash.disk import Disk
-from tests.crash.faults import Point, Result
+from tests.crash.faults import Point, Result, parsed
 from tests.crash.operations import OPERATIONS
 from tests.crash.points import DISKS, divided, firsts, plan
 from tests.crash.world import World, forking
@@ -82,12 +82,12 @@ def try_point(point: Point, deploy: bool = True) -> Result:
     try:
         world, disk = _world(_filesystem(point))
     except Exception as failure:
-        return Result(point, "harness", text=f"{type(failure).__name__}: {failure}")
+        return Result(point, "harness", text=f"{type(failure).__name__}: {failure}", asked=point.named())
     try:
         return faults.run(world, disk, point, deploy=deploy)
     except Exception as failure:
         end_worlds()  # what has come apart is not used again
-        return Result(point, "harness", text=f"{type(failure).__name__}: {failure}")
+        return Result(point, "harness", text=f"{type(failure).__name__}: {failure}", asked=point.named())
 
 
 def try_points(points: Sequence[Point], deploy_every: int) -> list[Result]:
@@ -147,40 +147,79 @@ class Run:
     each: bool = False
     results: list[Result] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
+    fewer: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     planned: int = 0
+    sittings: int = 0
 
     def go(self, note: Path | None = None) -> None:
-        """Choose and try. ``note``: a file that gets each result as a line of JSON as soon as it is there."""
-        began = time.monotonic()
-        with workplace() as place, self._pool(place) as pool, contextlib.ExitStack() as stack:
-            file = stack.enter_context(open(note, "w")) if note else None
-            golden = dict(zip(self.operations, pool.map(look, self.operations), strict=True))
-            _tell(f"{sum(map(len, golden.values()))} calls in {len(golden)} operations")
-            recoveries = self._recoveries(pool, golden)
-            made = plan(golden, recoveries, self.counts, self.seed, each=self.each)
-            self.left_out = made.left_out
-            self.planned = len(made.points)
-            batches = _batches(made.points)
-            _tell(f"{len(made.points)} points")
-            waiting = {pool.submit(try_points, it, self.deploy_every) for it in batches}
+        """Choose and try. ``note``: a file that gets the points, and each result as soon as it is there, as lines of JSON. One that
+        is there already is gone on with, points and all."""
+        with contextlib.ExitStack() as stack:
+            file = stack.enter_context(open(note, "a+")) if note else None
+            left = self._noted(file) if file else None
+            began = time.monotonic() - self.seconds
+            place = stack.enter_context(workplace())
+            pool = stack.enter_context(self._pool(place))
+            if left is None:
+                left = self._plan(pool)
+                about = {"left_out": self.left_out, "fewer": self.fewer, "planned": self.planned}
+                self._note(file, {"points": [it.named() for it in left], "seed": self.seed, **about})
+            self.sittings += 1
+            self._note(file, {"sitting": self.sittings})
+            _tell(f"{len(left)} points")
+            waiting = {pool.submit(try_points, it, self.deploy_every) for it in _batches(left)}
             for done in as_completed(waiting):
                 if done.cancelled():
                     continue
+                self.seconds = time.monotonic() - began
                 for result in done.result():
                     self._take(result, file)
-                _tell_progress(len(self.results), len(made.points), time.monotonic() - began)
-                late = self.budget is not None and time.monotonic() - began > self.budget
+                _tell_progress(len(self.results), self.planned, self.seconds)
+                late = self.budget is not None and self.seconds > self.budget
                 if late or (self.stop and any(it.outcome == "violation" for it in self.results)):
                     for it in waiting:
                         it.cancel()
         self.seconds = time.monotonic() - began
 
+    def _plan(self, pool: ProcessPoolExecutor) -> list[Point]:
+        golden = dict(zip(self.operations, pool.map(look, self.operations), strict=True))
+        _tell(f"{sum(map(len, golden.values()))} calls in {len(golden)} operations")
+        made = plan(golden, self._recoveries(pool, golden), self.counts, self.seed, each=self.each)
+        self.left_out, self.fewer, self.planned = made.left_out, made.fewer, len(made.points)
+        return made.points
+
+    def _noted(self, file: IO[str]) -> list[Point] | None:
+        """Take what an earlier sitting has noted; returns the points that are left, None where nothing has begun."""
+        file.seek(0)
+        text = file.read()
+        if text and not text.endswith("\n"):
+            file.write("\n")  # its last line was torn
+        lines = []
+        for line in text.splitlines():
+            with contextlib.suppress(ValueError):
+                lines.append(json.loads(line))
+        if not lines:
+            return None
+        head = lines[0]
+        if head["seed"] != self.seed:
+            raise SystemExit(f"{file.name} is of a run with seed {head['seed']}: give --seed {head['seed']}")
+        self.left_out, self.fewer, self.planned = head["left_out"], head["fewer"], head["planned"]
+        self.sittings = sum("sitting" in it for it in lines)
+        results = [it for it in lines if "outcome" in it]
+        self.seconds = max((it.pop("elapsed") for it in results), default=0.0)
+        self.results = [Result.from_json(it) for it in results]
+        left = Counter(head["points"]) - Counter(it.asked for it in self.results)
+        return [parsed(it, self.seed) for it in left.elements()]
+
+    def _note(self, file: IO[str] | None, what: dict[str, Any]) -> None:
+        if file:
+            file.write(json.dumps(what) + "\n")
+            file.flush()
+
     def _take(self, result: Result, file: IO[str] | None) -> None:
         self.results.append(result)
-        if file:
-            file.write(json.dumps(result.as_json()) + "\n")
-            file.flush()
+        self._note(file, {**result.as_json(), "elapsed": round(self.seconds, 1)})
         if result.outcome in ("violation", "harness"):
             _tell(told(result))
 

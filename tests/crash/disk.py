@@ -48,7 +48,9 @@ class Disk:
         place.mkdir(parents=True, exist_ok=True)
         with open(image, "wb") as file:
             file.truncate(SIZES[kind] * 1024**2)
-        options = ["-q", "-E", "lazy_itable_init=0,lazy_journal_init=0"] if kind == "ext4" else ["-q"]
+        options = (
+            ["-q", "-m", "0", "-E", "lazy_itable_init=0,lazy_journal_init=0"] if kind == "ext4" else ["-q"]
+        )
         subprocess.run(
             [str(_tool(f"mkfs.{kind}")), *options, str(image)], check=True, stdout=subprocess.DEVNULL
         )

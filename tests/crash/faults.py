@@ -6,18 +6,18 @@ import contextlib
 import errno
 import os
 import random
-import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from tests.crash import calls, oracle
 from tests.crash.disk import Disk
 from tests.crash.operations import OPERATIONS, Operation, watched_run
+from tests.crash.pids import start_as
 from tests.crash.world import Violation, World
 from updater.subprocesses import read_fields
 
@@ -27,6 +27,7 @@ WRITING = ("write", "pwrite64", "writev", "pwritev", "ftruncate", "fallocate", "
 FLUSHING = ("fsync", "fdatasync", "syncfs")
 NAMING = (*calls.BY_PATH, *calls.BELOW_DIRECTORY)
 MAKING = ("mkdir", "mkdirat", "link", "linkat", "symlink", "symlinkat", "rename", "renameat", "renameat2")
+NEED_ROOM = (*OPENING, *WRITING, *MAKING)
 CAN_FAIL = {
     "ENOSPC": (*OPENING, *WRITING, *FLUSHING, *MAKING),
     "EIO": (*OPENING, *WRITING, *FLUSHING, *NAMING),
@@ -56,9 +57,18 @@ class Point:
         return "/".join(map(str, (self.operation, self.mode, self.number, *self.more)))
 
 
+def parsed(name: str, seed: int) -> Point:
+    """The point of that name."""
+    operation, mode, number, *more = name.split("/")
+    return Point(
+        operation, mode, int(number), tuple(int(it) if it.lstrip("-").isdigit() else it for it in more), seed
+    )
+
+
 @dataclass
 class Result:
-    """What became of a point. ``outcome``: ``old``, ``new``, ``held``, or ``violation``, ``harness``."""
+    """What became of a point. ``outcome``: ``old``, ``new``, ``held``, or ``violation``, ``harness``. ``told``: what else a run
+    counts. ``asked``: the name of the point that was asked for, where the one that was reached is another."""
 
     point: Point
     outcome: str
@@ -66,14 +76,22 @@ class Result:
     call: str = ""
     path: str = ""
     text: str = ""
+    told: tuple[str, ...] = ()
+    asked: str = ""
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
+    @staticmethod
+    def from_json(found: dict[str, Any]) -> Result:
+        """What :meth:`as_json` made."""
+        point = {**found["point"], "more": tuple(found["point"]["more"])}
+        return Result(**{**found, "point": Point(**point), "told": tuple(found["told"])})
+
 
 @dataclass
 class Case:
-    """What a mode is given: where, what and how. ``came`` gets the call at which the fault happened."""
+    """What a mode is given: where, what and how. ``came`` gets the call at which the fault happened, ``told`` what a run counts."""
 
     world: World
     disk: Disk | None
@@ -81,24 +99,34 @@ class Case:
     point: Point
     choice: random.Random
     came: list[calls.Call]
+    told: list[str] = field(default_factory=list)
 
 
 EARLIER = (0, 4, 12, 40)
-"""Rounds differ by some calls: a number that lies beyond the end of one is tried so much before it, and told as that."""
+"""Rounds differ by some calls: a number that lies beyond the end of one is tried so much before it, and told as that. Recoveries differ
+by more; of these the number is tried at so many fortieths less."""
 
 
 def run(world: World, disk: Disk | None, asked: Point, *, deploy: bool = True) -> Result:
     """Try one point."""
+    found = _run(world, disk, asked, deploy=deploy)
+    found.asked = asked.named()
+    return found
+
+
+def _run(world: World, disk: Disk | None, asked: Point, *, deploy: bool) -> Result:
     point = asked
+    told: list[str] = []
     operation = OPERATIONS[point.operation]
     choice = random.Random(f"{point.named()}/{point.seed}")
     came: list[calls.Call] = []
     try:
         for earlier in EARLIER:
             came.clear()
-            point = replace(asked, number=max(min(1, asked.number), asked.number - earlier))
+            told.clear()
+            point = _before(asked, earlier)
             try:
-                verdict = MODES[point.mode](Case(world, disk, operation, point, choice, came))
+                verdict = MODES[point.mode](Case(world, disk, operation, point, choice, came, told))
                 break
             except NotReached:
                 if earlier == EARLIER[-1]:
@@ -111,7 +139,14 @@ def run(world: World, disk: Disk | None, asked: Point, *, deploy: bool = True) -
         return Result(point, "violation", 0.0, *_where(came), text=f"{failure}\n{world.last_words()}")
     except (AssertionError, OSError, subprocess.SubprocessError) as failure:
         return Result(point, "violation", 0.0, *_where(came), text=f"{type(failure).__name__}: {failure}")
-    return Result(point, verdict.state, verdict.seconds, *_where(came))
+    return Result(point, verdict.state, verdict.seconds, *_where(came), told=tuple(told))
+
+
+def _before(asked: Point, earlier: int) -> Point:
+    if asked.mode == "double":
+        second = int(asked.more[0])
+        return replace(asked, more=(max(1, second - second * earlier // 40),))
+    return replace(asked, number=max(min(1, asked.number), asked.number - earlier))
 
 
 def _where(came: list[calls.Call]) -> tuple[str, str]:
@@ -161,11 +196,19 @@ def _interrupted(
 
     Raises:
         NotReached: it has not happened.
+        Violation: nor was all well without it.
     """
     code, text, _ = watched_run(world, operation.what, operation.arguments(world), fault)
     if not came:
-        raise NotReached(f"it ended with {code} before: {text[-500:]}")
+        not_reached(code, text, operation.codes)
     return code, text
+
+
+def not_reached(code: int, text: str, codes: Sequence[int]) -> NoReturn:
+    """The fault has not happened; then it must have ended as it does without one."""
+    if code not in codes:
+        raise Violation(f"it ended with {code} although nothing had happened to it yet: {text}")
+    raise NotReached(f"it ended with {code} before: {text[-500:]}")
 
 
 def _killed(world: World, operation: Operation, number: int, came: list[calls.Call]) -> None:
@@ -186,7 +229,7 @@ def kill_all(case: Case) -> oracle.Verdict:
     known = begin(case.world, case.operation)
     _killed(case.world, case.operation, case.point.number, case.came)
     case.world.forks.kill_family()
-    with bystander(case.world):
+    with bystander(case):
         return oracle.judge(case.world, case.operation, case.choice, known=known, dead=True)
 
 
@@ -207,7 +250,7 @@ def child(case: Case) -> oracle.Verdict:
         return act
 
     code, text = _interrupted(case.world, case.operation, fault, case.came)
-    return _after_error(case.world, case.operation, case.choice, known, code, text)
+    return _after_error(case, known, code, text)
 
 
 def power(case: Case) -> oracle.Verdict:
@@ -235,8 +278,8 @@ def power(case: Case) -> oracle.Verdict:
     if case.came or not os.access(case.world.site.root, os.W_OK):
         disk.again()
     if not case.came:
-        raise NotReached(f"it ended with {code} before: {text[-500:]}")
-    with bystander(case.world):
+        not_reached(code, text, case.operation.codes)
+    with bystander(case):
         return oracle.judge(case.world, case.operation, case.choice, known=known, dead=True)
 
 
@@ -273,40 +316,34 @@ def power_once_done(case: Case) -> oracle.Verdict:
     case.disk.again()
     if done.code not in case.operation.codes:
         raise Violation(f"exit {done.code}: {done.text}")
-    with bystander(case.world):
-        verdict = oracle.judge(case.world, case.operation, case.choice, known=known, dead=True)
+    with bystander(case):
+        verdict = oracle.judge(
+            case.world, case.operation, case.choice, known=known, dead=True, code=done.code
+        )
     oracle.is_done(case.world, case.operation, known)
     return verdict
 
 
 @contextlib.contextmanager
-def bystander(world: World) -> Iterator[None]:
+def bystander(case: Case) -> Iterator[None]:
     """After a start of the machine, or much later, somebody else's process has the number of the application's: it must be let be.
 
-    The next number can be chosen on Linux (proc(5), ns_last_pid); where another process was faster there is none.
-    """
-    fields = read_fields(world.site.layout.pid_file("web"))
+    There is none where no process is on record, or where another one has got its number already; each is told."""
+    fields = read_fields(case.world.site.layout.pid_file("web"))
     number = int(fields["pid"]) if fields.get("pid", "").isdigit() else 0
-    found: subprocess.Popen[bytes] | None = None
-    for _ in range(5 if number > 1 else 0):
-        with contextlib.suppress(OSError):
-            Path("/proc/sys/kernel/ns_last_pid").write_text(str(number - 1))
-        made = subprocess.Popen(["sleep", "3600"], cwd="/")
-        if made.pid == number:
-            found = made
-            break
-        made.kill()
-        made.wait()
+    made = start_as(number, ["sleep", "3600"]) if number > 1 else False
+    case.told.append(
+        "bystander" if made else "no bystander: its number is taken" if number else "no pid on record"
+    )
     try:
         yield
-        if found and found.poll() is not None:
-            raise Violation(
-                f"somebody else's process that had got the application's old number was ended: {found.returncode}"
-            )
+        if made and os.waitpid(number, os.WNOHANG) != (0, 0):
+            made = False
+            raise Violation("somebody else's process that had got the application's old number was ended")
     finally:
-        if found:
-            found.kill()
-            found.wait()
+        if made:
+            os.kill(number, signal.SIGKILL)
+            os.waitpid(number, 0)
 
 
 def error(case: Case) -> oracle.Verdict:
@@ -326,26 +363,23 @@ def error(case: Case) -> oracle.Verdict:
         return act
 
     code, text = _interrupted(case.world, case.operation, fault, case.came)
-    return _after_error(case.world, case.operation, case.choice, known, code, text, lasts=often != "once")
+    return _after_error(case, known, code, text, lasts=often != "once")
 
 
 def _after_error(
-    world: World,
-    operation: Operation,
-    choice: random.Random,
-    known: int,
-    code: int,
-    text: str,
-    *,
-    lasts: bool = True,
+    case: Case, known: int, code: int, text: str, *, lasts: bool = False, dead: bool = False
 ) -> oracle.Verdict:
-    """``lasts``: what went wrong was wrong on the way back as well; else that must have come to its end."""
+    """``lasts``: what went wrong was wrong on the way back as well; else that must have come to its end. ``dead``: the application
+    may have ended by itself, for the same reason."""
     if code not in (0, 3, 4, 5, 7, 8, 9):
         raise Violation(f"exit {code}\n{text}")
-    if "unforeseen: " in text or (operation.what == "command" and "Traceback" in text):
+    if "unforeseen: " in text or (case.operation.what == "command" and "Traceback" in text):
         raise Violation(f"not explained: {text}")
-    oracle.said(world, operation, known, code)
-    return oracle.judge(world, operation, choice, known=known, dead=operation.dead, may_hold=lasts)
+    oracle.said(case.world, case.operation, known, code)
+    dead = dead or case.operation.dead
+    return oracle.judge(
+        case.world, case.operation, case.choice, known=known, dead=dead, code=code, may_hold=lasts
+    )
 
 
 def double(case: Case) -> oracle.Verdict:
@@ -356,7 +390,7 @@ def double(case: Case) -> oracle.Verdict:
         case.world, "command", ["recover"], killing(int(case.point.more[0]), case.came)
     )
     if not case.came:
-        raise NotReached(f"the recovery ended with {code} before: {text[-500:]}")
+        not_reached(code, text, (0, 4))
     if code != -signal.SIGKILL:
         raise NotReached(f"the recovery was to be killed and ended with {code}")
     return oracle.judge(case.world, case.operation, case.choice, known=known, dead=case.operation.dead)
@@ -395,7 +429,12 @@ def suspended(case: Case) -> oracle.Verdict:
         raise Violation(f"it stood still for a while and ended with {code}: {text}")
     if code not in (*case.operation.codes, 3, 4, 6):
         raise Violation(f"exit {code}: {text}")
-    return oracle.judge(case.world, case.operation, case.choice, known=known, dead=case.operation.dead)
+    if code != 6:
+        oracle.said(case.world, case.operation, known, code)
+    return oracle.judge(
+        case.world, case.operation, case.choice, known=known, dead=case.operation.dead,
+        code=None if code == 6 else code,
+    )  # fmt: skip
 
 
 def network(case: Case) -> oracle.Verdict:
@@ -418,9 +457,12 @@ def network(case: Case) -> oracle.Verdict:
 
     try:
         code, text = _interrupted(case.world, case.operation, fault, case.came)
+        asked = sum(it.seen for it in case.world.server.faults)
     finally:
         case.world.server.faults.clear()
-    return _after_error(case.world, case.operation, case.choice, known, code, text)
+    if not asked:
+        raise NotReached(f"nothing was asked of the network any more, and it ended with {code}")
+    return _after_error(case, known, code, text)
 
 
 def clock(case: Case) -> oracle.Verdict:
@@ -443,7 +485,9 @@ def clock(case: Case) -> oracle.Verdict:
     oracle.said(case.world, case.operation, known, code)
     if case.choice.random() < 0.5:
         case.world.days = days
-    return oracle.judge(case.world, case.operation, case.choice, known=known, dead=case.operation.dead)
+    return oracle.judge(
+        case.world, case.operation, case.choice, known=known, dead=case.operation.dead, code=code
+    )
 
 
 def script(case: Case) -> oracle.Verdict:
@@ -455,12 +499,14 @@ def script(case: Case) -> oracle.Verdict:
     path = case.world.place / "tools"
     if not path.exists():
         tools(path)
-    began = time.monotonic()
+    began, begun = time.monotonic(), oracle.journals(case.world)
     words = ["sh", str(case.world.site.layout.scripts / "emergency_rollback.sh"), "--yes"]
     done = case.world.start("program", words, env={"PATH": str(path), "HOME": "/"}).wait()
     took = time.monotonic() - began
     if done.code == 2 and "name no good release to go back to" in done.out + done.err:
         # The first release of all is in service, and nothing had touched it yet.
+        oracle.refused(case.world, case.operation)
+        case.told.append("nothing for a script to do yet")
         return oracle.judge(case.world, case.operation, case.choice, known=known, dead=case.operation.dead)
     if done.code == 5 and "--restore-data" in done.err and case.operation.takes_data_back:
         # It was committed: going back from there leaves the data alone, unless it is told otherwise.
@@ -473,29 +519,58 @@ def script(case: Case) -> oracle.Verdict:
         raise Violation(f"recover after the script: exit {again.code}\n{again.text}")
     if case.world.site.history()[-1]["origin"] == "script" and "emergency_rollback.sh" not in again.text:
         raise Violation(f"recover after the script tells nothing of it: {again.text}")
-    return oracle.Verdict(oracle.judge_script(case.world, case.operation, known=known), took)
+    return oracle.Verdict(oracle.judge_script(case.world, case.operation, known=known, begun=begun), took)
 
 
 def full(case: Case) -> oracle.Verdict:
-    """A disk with exactly ``number`` KB left."""
+    """At that call something else fills the disk, but for so many KB: it comes to its end at a later call that needs a block."""
     assert case.disk is not None
     known = begin(case.world, case.operation)
     filler = case.disk.place / "filler"
-    _fill(filler, case.point.number * 1024)
-    case.came.append(calls.Call(0, 0, f"{case.point.number} KB left", ()))
+
+    def fault(pid: int) -> calls.Act:
+        def act(call: calls.Call) -> int | None:
+            if call.number >= case.point.number and not filler.exists():
+                _fill(filler, int(case.point.more[1]) * 1024)
+            if filler.exists() and not case.came and call.name in NEED_ROOM and _free(filler) < 4096:
+                case.came.append(call)
+            return None
+
+        return act
+
     try:
-        code, text, _watch = watched_run(
-            case.world, case.operation.what, case.operation.arguments(case.world), None
+        code, text, _ = watched_run(
+            case.world, case.operation.what, case.operation.arguments(case.world), fault
         )
     finally:
-        filler.unlink()
-    return _after_error(case.world, case.operation, case.choice, known, code, text)
+        filler.unlink(missing_ok=True)
+    if not case.came and "disk is full" in text and code not in case.operation.codes:
+        case.came.append(calls.Call(0, 0, "a commit of the application", ()))
+    if not case.came:
+        not_reached(code, text, case.operation.codes)
+    return _after_error(case, known, code, text, lasts=True, dead=True)
+
+
+def _free(place: Path) -> int:
+    """Bytes that can still be allocated on its filesystem."""
+    found = os.statvfs(place)
+    return found.f_bavail * found.f_frsize
 
 
 def _fill(filler: Path, left: int) -> None:
-    free = shutil.disk_usage(filler.parent).free
-    with open(filler, "wb") as file, contextlib.suppress(OSError):
-        os.posix_fallocate(file.fileno(), 0, max(1, free - left))
+    """Take all of the disk but ``left`` bytes."""
+    with open(filler, "wb") as file:
+        end, step = 0, 1 << 30
+        while step >= 4096:
+            step = min(step, (_free(filler) - left) // 4096 * 4096)
+            if step < 4096:
+                return
+            try:
+                os.posix_fallocate(file.fileno(), end, step)
+                end += step
+            except OSError:  # the list of what belongs to the file needs a block as well
+                os.ftruncate(file.fileno(), end)
+                step //= 2
 
 
 MODES = {

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.crash.operations import DEFAULTS, MERGED, SCHEMAS, SETTINGS, Operation
+from tests.crash.operations import DEFAULTS, MERGED, SCHEMAS, SETTINGS, Operation, anything
 from tests.crash.world import LATER_STATE, STATE, Violation, World
 from tests.forks import REPOSITORY_TOP
 from tests.site import eventually
@@ -45,17 +45,19 @@ def judge(
     *,
     known: int,
     dead: bool,
+    code: int | None = None,
     may_hold: bool = False,
 ) -> Verdict:
     """Recover, and look at everything.
 
-    ``known``: records that the history had before. ``dead``: the machine was off, the application with it. ``may_hold``: the fault
-    was such that going back may have failed; then what updater advises must lead out of it.
+    ``known``: records that the history had before. ``dead``: the machine was off, the application with it, and its start is asked
+    for. ``code``: the exit status with which it had ended; None: it was killed. ``may_hold``: the fault was such that going back may
+    have failed; then what updater advises must lead out of it.
 
     Raises:
         Violation: what is not as it must be.
     """
-    begun = _journals(world)
+    begun = journals(world)
     began = time.monotonic()
     first = "recover" if dead or choice.random() < 0.7 else choice.choice(["start", "pin"])
     done = world.command(*(["pin", operation.old] if first == "pin" else [first]))
@@ -67,13 +69,12 @@ def judge(
         done = world.command("recover")
     _must(done.code in (0, 4), f"{first}: exit {done.code}\n{done.text}")
     _must(seconds < SLOWEST, f"{first} took {seconds:.1f} s")
-    begun |= _journals(world)
+    begun |= journals(world)
     record = _own_record(world, known)
     _must(begun <= {it["id"] for it in world.site.history()}, "a deployment that began is not in the history")
     if may_hold and record and record["outcome"] == "rollback-failed":
         held = True
-        done = world.command("activate", operation.old)
-        _must(done.code == 0, f"held still, and its advice does not work: {done.code}\n{done.text}")
+        _follow(world, record)
     if may_hold and not dead and not held:
         _must(
             _runs(world) or "not started again" in json.dumps(record),
@@ -87,14 +88,45 @@ def judge(
     _data(world, operation, version, record, held=held)
     _settings(world, operation, version)
     _elsewhere(world, operation, record)
-    _telling(operation, version, record, held=held)
+    _telling(world, operation, version, record, held=held)
+    if not held:
+        _kept_its_word(operation, version, record, code)
     _is_whole(world, backups=dead or may_hold or choice.random() < 0.5)
     _changes_nothing_more(world)
     _must(held or _own_record(world, known) == record, "a second recovery changed the record")
-    state = "held" if held else "new" if version == operation.new != operation.old else "old"
-    if operation.old == operation.new and record and record["outcome"] == "succeeded":
-        state = "new"
-    return Verdict(state, seconds)
+    _data(world, operation, version, record, held=held)
+    return Verdict("held" if held else _state(world, operation, version, record), seconds)
+
+
+def _state(world: World, operation: Operation, version: str, record: Any) -> str:
+    """In which of the two states it is: by the release in service, by what was to be done, or, for data, by the record."""
+    if operation.old != operation.new:
+        return "new" if version == operation.new else "old"
+    if operation.done is not anything:
+        return "new" if operation.done(world) else "old"
+    return "new" if record and record["outcome"] == "succeeded" else "old"
+
+
+def _follow(world: World, record: Any) -> None:
+    """What updater advises where it holds still leads out of it: the first command that it names is typed."""
+    advice = str(record["error"]["advice"])
+    named = re.search(r"`updater ([^`]+)`", advice)
+    _must(named is not None, f"held still, and no command is advised: {advice}")
+    assert named is not None
+    done = world.command(*named[1].split())
+    _must(done.code == 0, f"held still, and `{named[0]}` does not lead out: {done.code}\n{done.text}")
+
+
+def _kept_its_word(operation: Operation, version: str, record: Any, code: int | None) -> None:
+    """The exit status is still true after the recovery: what ended with 0 stays done, what was called failed is not done later."""
+    if operation.what != "worker" or code is None:
+        return
+    _must(record is not None or code != 0, f"exit {code}, and no record of it")
+    if record is None:  # it could not even begin its journal
+        return
+    good = record["outcome"] in ("succeeded", "nothing-to-do")
+    _must(good == (code == 0), f"exit {code}, and the history says {record['outcome']}")
+    _must(code != 0 or operation.codes != (0,) or version == operation.new, f"exit 0, and then {version}")
 
 
 def _is_whole(world: World, *, backups: bool = True) -> None:
@@ -103,6 +135,7 @@ def _is_whole(world: World, *, backups: bool = True) -> None:
         done = world.command(*words)
         _must(done.code == 0, f"{' '.join(words)}: exit {done.code}\n{done.text}")
     _scripts(world)
+    _releases(world)
     _nothing_of_what_has_gone(world)
 
 
@@ -120,6 +153,16 @@ def _changes_nothing_more(world: World) -> None:
 def _runs(world: World) -> bool:
     """Whether status tells of every process that it runs."""
     return all(it["state"] == "running" for it in json.loads(world.must("status", "--json").out)["processes"])
+
+
+def _releases(world: World) -> None:
+    """No half of a release is left, no half of a mark either."""
+    layout = world.site.layout
+    for it in layout.releases.iterdir():
+        _must((it / ".release" / "release.json").is_file(), f"half of a release: {it.name}")
+    for it in (*layout.marks.iterdir(), *([layout.hold] if layout.hold.exists() else [])):
+        text = it.read_text()
+        _must("at" in text and text.endswith("\n"), f"half of a mark: {it.name}: {text!r}")
 
 
 def _nothing_of_what_has_gone(world: World) -> None:
@@ -240,7 +283,7 @@ def _only_of_the_new(
     _must(not old or held, f"rows of the release before are lost: {sorted(old)[:3]}")
 
 
-def _journals(world: World) -> set[str]:
+def journals(world: World) -> set[str]:
     """Every deployment that has begun, by its journal."""
     layout = world.site.layout
     return {it.stem for place in (layout.journal, layout.journal / "closed") for it in place.glob("*.jsonl")}
@@ -318,8 +361,15 @@ def _elsewhere(world: World, operation: Operation, record: Any) -> None:
         _must((world.last_row in rows) != restored, f"{name}.db is of another state than the rest")
 
 
-def _telling(operation: Operation, version: str, record: Any, *, held: bool) -> None:
+def _telling(world: World, operation: Operation, version: str, record: Any, *, held: bool) -> None:
     """The report is true."""
+    succeeded = record is not None and record["outcome"] == "succeeded"
+    if operation.codes == (4,) or operation.name == "recover before the commit":
+        _must(not succeeded, "it could not succeed, and the history says that it did")
+    if operation.name == "recover after the commit":
+        _must(succeeded, f"it was committed, and the history says {record and record['outcome']}")
+    if operation.name == "fetch" and succeeded:
+        _must(operation.done(world), "fetched, the history says, and it is not there")
     if operation.old != operation.new:
         _must(
             record is not None or version == operation.old,
@@ -397,8 +447,19 @@ def _few(missing: dict[str, set[str]]) -> str:
     return "; ".join(f"{name}: {len(rows)}, {sorted(rows)[:3]}" for name, rows in missing.items())
 
 
-def judge_script(world: World, operation: Operation, *, known: int) -> str:
-    """After an emergency script: a release that was good is in service with its data, and the history says who did it."""
+def refused(world: World, operation: Operation) -> None:
+    """The emergency script has said that there is nothing to go back to: true only where nothing has touched what runs."""
+    for it in world.site.layout.journal.glob("*.jsonl"):
+        stopped = [line for line in it.read_text().splitlines() if '"intent"' in line and '"stop"' in line]
+        _must(not stopped, "the script has refused, and the release had been stopped")
+    _must(operation.old == world.site.current(), "the script has refused, and another release is in service")
+    eventually(lambda: (world.site.answer() or "").startswith(f"{operation.old[1:]} "), "it answers", 10)
+
+
+def judge_script(world: World, operation: Operation, *, known: int, begun: set[str]) -> str:
+    """After an emergency script: a release that was good is in service with its data, and the history says who did it.
+
+    ``begun``: the deployments that had begun before."""
     version = in_service(world)
     _must(world.schema() == SCHEMAS.get(version, 1), f"{version} with schema {world.schema()}")
     found = world.site.history()
@@ -410,7 +471,15 @@ def judge_script(world: World, operation: Operation, *, known: int) -> str:
         and not found[known]["recovered"]
         and bool(found[known]["phases"])
     )
-    _must(found[-1]["origin"] == "script" or ended, "the script is not in the history")
+    last = found[-1]
+    _must(last["origin"] == "script" or ended, "the script is not in the history")
+    if last["origin"] == "script":
+        there = {"succeeded": last["to"], "rolled-back": last["from"]}.get(last["outcome"])
+        _must(
+            there == version,
+            f"the script is told as {last['outcome']}, to {last['to']}; {version} is in service",
+        )
+    _must(begun <= set(ids), "a deployment that began is not in the history")
     missing = world.missing()
     if missing:
         _must(operation.takes_data_back, f"rows are lost: {_few(missing)}")

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 
 from tests.crash import disk as disks
 from tests.crash.calls import Call
-from tests.crash.faults import CAN_FAIL, ERRORS, Point
+from tests.crash.faults import CAN_FAIL, ERRORS, NEED_ROOM, Point
 from tests.crash.operations import OPERATIONS
 
 FULL = {
-    "kill": 6000, "kill all": 3300, "kill a child": 300, "script": 500, "power cut": 5850, "power cut once done": 200, "error": 5600, "full disk": 250,
-    "network": 200, "double": 3050, "suspended": 100, "clock": 150,
+    "kill": 6000, "kill all": 3300, "kill a child": 300, "script": 500, "power cut": 5950, "power cut once done": 84, "error": 5600, "full disk": 250,
+    "network": 180, "double": 3050, "suspended": 100, "clock": 150,
 }  # fmt: skip
 """How many points of each mode a full run tries: 10,000 kills, 6,000 power cuts, 6,000 errors, 3,000 double faults."""
 
@@ -85,10 +85,11 @@ def stratified(calls: Sequence[Call], count: int, choice: random.Random) -> list
 
 @dataclass
 class Plan:
-    """What a run tries, and what it leaves out, with the reason."""
+    """What a run tries, and what it leaves out, with the reason. ``fewer``: modes that had not enough places for what was wanted."""
 
     points: list[Point] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
+    fewer: dict[str, str] = field(default_factory=dict)
 
 
 def shares(total: float, sizes: Mapping[str, int]) -> dict[str, int]:
@@ -123,13 +124,17 @@ def plan(
         if mode in DISKS and (why := disks.missing()):
             made.left_out[mode] = why
             continue
-        for name, share in divided(mode, wanted, sizes, seed, each=each).items():
+        many = divided(mode, wanted, sizes, seed, each=each)
+        before = len(made.points)
+        for name, share in many.items():
             choice = random.Random(f"{seed}/{mode}/{name}")
             if mode == "double":
                 made.points += _doubles(name, recoveries, share, seed, choice)
                 continue
             of_mode = CHOOSE.get(mode, _kills)(golden[name], share, choice)
             made.points += [Point(name, mode, number, more, seed) for number, more in of_mode]
+        if (found := len(made.points) - before) < sum(many.values()):
+            made.fewer[mode] = f"{found} of {sum(many.values())}"
     return made
 
 
@@ -147,7 +152,9 @@ def fits(mode: str, name: str) -> bool:
 
 def divided(mode: str, wanted: float, sizes: Mapping[str, int], seed: int, *, each: bool) -> dict[str, int]:
     """How many points of a mode each operation gets. ``each`` as in :func:`plan`."""
-    fitting = {name: size for name, size in sizes.items() if fits(mode, name)}
+    fitting = {
+        name: 1 if mode == "power cut once done" else size for name, size in sizes.items() if fits(mode, name)
+    }
     return weighted(wanted, fitting, f"{seed}/{mode}") if each else shares(wanted, fitting)
 
 
@@ -157,11 +164,22 @@ Chosen = Iterator[tuple[int, tuple[str | int, ...]]]
 
 def _once_done(calls: Sequence[Call], share: int, choice: random.Random) -> Chosen:
     pairs = [(it, "lost") for it in disks.FILESYSTEMS] + [(it, "kept") for it in disks.FILESYSTEMS]
-    yield from ((0, pairs[step % 4]) for step in range(share))
+    yield from ((0, it) for it in pairs[:share])
 
 
 def _full_disks(calls: Sequence[Call], share: int, choice: random.Random) -> Chosen:
-    yield from ((4 + step * 12, ("ext4",)) for step in range(share))
+    """Late only with nothing left: what is left has to be used up by what follows."""
+    last = max(it.number for it in calls if it.name in NEED_ROOM)
+    before = [it for it in calls if it.number <= last]
+    for call, left in zip(stratified(before, share, choice), itertools.cycle((0, 4, 16)), strict=False):
+        yield call.number, ("ext4", left if call.number < 0.6 * len(calls) else 0)
+
+
+def _networks(calls: Sequence[Call], share: int, choice: random.Random) -> Chosen:
+    """Before the archive is there: nothing is asked of the network after that."""
+    seal = next(it.number for it in calls if kind(it) == "seal")
+    last = max(it.number for it in calls if kind(it) == "cache" and it.number < seal)
+    yield from ((it.number, ()) for it in stratified(calls[:last], share, choice))
 
 
 def _jumps(calls: Sequence[Call], share: int, choice: random.Random) -> Chosen:
@@ -172,11 +190,14 @@ def _jumps(calls: Sequence[Call], share: int, choice: random.Random) -> Chosen:
 def _errors(calls: Sequence[Call], share: int, choice: random.Random) -> Chosen:
     kinds = [(name, often) for name in ERRORS for often in ("once", "from then on")]
     choice.shuffle(kinds)
-    for index in range(share):
-        name, often = kinds[index % len(kinds)]
-        fitting = [it for it in calls if it.name in CAN_FAIL[name]]
-        if fitting:
-            yield choice.choice(stratified(fitting, max(8, share), choice)).number, (name, often)
+    left = {}
+    for it in kinds:
+        fitting = [call for call in calls if call.name in CAN_FAIL[it[0]]]
+        left[it] = stratified(fitting, max(8, share), choice)
+        choice.shuffle(left[it])
+    for it in itertools.islice(itertools.cycle(kinds), share):
+        if left[it]:
+            yield left[it].pop().number, it
 
 
 def _cuts(calls: Sequence[Call], share: int, choice: random.Random) -> Chosen:
@@ -193,12 +214,13 @@ def _kills(calls: Sequence[Call], share: int, choice: random.Random) -> Chosen:
 
 
 def _children(calls: Sequence[Call], share: int, choice: random.Random) -> Chosen:
-    return _kills([it for it in calls if it.pid != calls[0].pid], share, choice)
+    some = [it for it in calls if it.pid != calls[0].pid]
+    yield from ((it.number, ()) for it in stratified(some, share, choice))
 
 
 CHOOSE = {
     "power cut once done": _once_done, "full disk": _full_disks, "clock": _jumps, "error": _errors, "power cut": _cuts,
-    "kill a child": _children,
+    "kill a child": _children, "network": _networks,
 }  # fmt: skip
 """How the points of one operation are chosen in a mode; in all others as for kills."""
 

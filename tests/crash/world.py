@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -274,7 +275,7 @@ class World:
             self.must("start", "--no-wait")
             eventually(self.writes(len(state.rows)), "the application writes", 20)
         noted = [it.split()[1] for it in self.rows.read_text().splitlines() if it.count("/") == 3]
-        self.last_row = state.rows.split()[-1] if state.rows else ""
+        self.last_row = ["", *re.findall(r"^log (.*)$", state.rows, re.MULTILINE)][-1]
         self.writers = {it.split("/")[1] for it in noted}
 
     def writes(self, size: int) -> Callable[[], bool]:
