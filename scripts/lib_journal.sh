@@ -5,6 +5,14 @@
 
 open_journals() { for file in "$own"/journal/*.jsonl; do if [ -f "$file" ] && [ ! -L "$file" ]; then say "$file"; fi; done; }
 
+# interrupted_journals: those of them that have no end: it is still to be made, or somebody is at work
+interrupted_journals() {
+    open_journals | while IFS= read -r file; do
+        journal_load "$file"
+        journal_ended || say "$file"
+    done
+}
+
 # journal_read FILE: its lines without their sums, up to the first whose sum is wrong
 journal_read() {
     while IFS=' ' read -r sum body; do
@@ -55,6 +63,12 @@ journal_load() {
 
 # journal_has KIND PHASE: whether the journal that was loaded has such a line
 journal_has() { printf '%s\n' "$j_lines" | grep -q "\"kind\":\"$1\",\"mono\":[^,]*,\"phase\":\"$2\",\"seq\":[0-9]*,\"v\":1}\$"; }
+
+# journal_ended: whether the journal that was loaded has its end (a note may follow that). Then it is not interrupted: its record could
+# not be written into the history, and waits there for the next command of updater's, or for a script
+journal_ended() { printf '%s\n' "$j_lines" | grep -q '"kind":"end","mono":[^,]*,"phase":null,"seq":[0-9]*,"v":1}$'; }
+
+journal_waits() { say "  $j_id, ${j_kind:-deployment} of ${j_target:-?}: it has ended, and waits for the history: updater recover writes it there"; }
 
 # journal_is_ours: whether the journal that was loaded was written in this root, and is no copy of another root's
 journal_is_ours() {
