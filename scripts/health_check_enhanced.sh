@@ -352,14 +352,14 @@ look_lock() {
 look_journal() {   # FILE
     journal_load "$1"
     sound=$(printf '%s' "$j_lines" | grep -c '') all=$(grep -c '' "$1")
-    phase=$(printf '%s\n' "$j_lines" | sed -n 's/.*"kind":"intent","mono":[^,]*,"phase":"\([a-z_-]*\)","seq":.*/\1/p' | tail -n 1)
+    phase=$(journal_phase)
     what="deployment $j_id (${j_kind:-unknown} to ${j_target:-?}, from ${j_origin:-nothing})"
     if [ -n "$at_work" ]; then check ok deployment "$what is in phase ${phase:-begin}"; return; fi
     if journal_ended; then
         check warning deployment "$what has ended, and is not in the history, which could not be written" "see $logs/update_history.json; then updater recover, or without Python: $(command_line cleanup_failed_update.sh)"
         return
     fi
-    if printf '%s\n' "$j_lines" | grep -q '"kind":"failed","mono":'; then
+    if journal_failed; then
         check failed deployment "$what failed, and its way back has not come to its end" "updater recover, or without Python: $(command_line cleanup_failed_update.sh)"
     else
         check failed deployment "$what was interrupted in phase ${phase:-begin}, and nobody is at work on it" "updater recover, or without Python: $(command_line cleanup_failed_update.sh)"

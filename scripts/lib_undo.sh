@@ -219,6 +219,12 @@ finish_committed() {
 
 undo_one() {
     say "The deployment of ${j_target:-?} was interrupted: it is undone."
+    # From here on it goes back, whoever goes on with it: a restore that was taken back leaves nothing else that tells so. Where lines
+    # were lost the disk tells. What cannot be written hinders nothing
+    if [ -n "$sha_tool" ] && [ "$j_lost" = 0 ] && ! journal_failed; then
+        journal_add "$journal" failed "{\"code\":\"deployment-interrupted\",\"message\":\"updater was killed, or the machine stopped, in phase $(journal_phase)\"}" ||
+            warn 'that it goes back was not recorded (a full disk?)'
+    fi
     touched=0
     if journal_has intent stop || { [ "$j_lost" = 1 ] && [ -n "$j_target" ]; }; then touched=1; fi
     here=$(in_service) || here=
