@@ -80,6 +80,7 @@ if [ $dry_run = 1 ]; then
     for journal in "$own"/journal/*.jsonl; do
         [ -f "$journal" ] || continue
         journal_load "$journal"
+        if journal_ended; then journal_waits; continue; fi
         if journal_committed; then word='to be finished'; else word='to be undone'; fi
         say "  $word: $j_id, ${j_kind:-deployment} of ${j_target:-?}"
     done
@@ -87,7 +88,7 @@ if [ $dry_run = 1 ]; then
     who=$(holder) && say "  another operation is at work now, so it would refuse: $who"
     exit 0
 fi
-[ -z "$(open_journals)" ] || ask 'Undo the deployment that was interrupted, and start what ran before?'
+[ -z "$(interrupted_journals)" ] || ask 'Undo the deployment that was interrupted, and start what ran before?'
 warn_root
 take_lock cleanup_failed_update.sh
 end_interrupted cleanup_failed_update.sh 1 || exit 5

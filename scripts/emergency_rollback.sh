@@ -59,10 +59,14 @@ no_target() {
 choose() {
     refuse_odd_current
     from=$(in_service) || from=
-    to=$wanted interrupted='' id=
+    to=$wanted interrupted='' waiting='' id=
     for journal in "$own"/journal/*.jsonl; do
         [ -f "$journal" ] && [ ! -L "$journal" ] || continue
         journal_load "$journal"
+        if journal_ended; then   # that way back has been gone: from here it leads further
+            waiting=$waiting${waiting:+$line_break}$(journal_waits)
+            continue
+        fi
         interrupted=$journal
         # undoing it leads to the release before: that is the way back, unless somebody names another
         if [ -z "$to" ] && ! journal_committed && [ -n "$j_origin" ] && { [ "$from" = "$j_target" ] || journal_has intent stop; }; then to=$j_origin; fi
@@ -127,6 +131,7 @@ step "Emergency rollback of $root"
 choose
 say "  in service: ${from:-nothing}"
 [ -z "$interrupted" ] || say '  a deployment was interrupted, or is at work: an interrupted one is undone first'
+[ -z "$waiting" ] || say "$waiting"
 say "  back to:    $to"
 check_target
 [ $restore_data = 0 ] || find_backup
@@ -152,7 +157,7 @@ began=$(moment)
 note_way() { printf 'id=%s\nfrom=%s\nto=%s\nat=%s\n' "$id" "$from" "$to" "$began" | write "$own/emergency"; }
 note_way || warn 'no note of this could be written (a full disk?)'
 
-if [ -n "$interrupted" ]; then
+if [ -n "$interrupted$waiting" ]; then
     leaving=$from
     give_up=$force
     if ! end_interrupted emergency_rollback.sh 0; then

@@ -92,7 +92,7 @@ look_links() {
         check failed current 'current is not a symlink but a real directory or file; updater made no such thing' "look at what is in it, then: cd $(quoted "$root") && mv current current.aside && $back"
     elif [ -z "$version" ]; then
         if [ -n "$way" ]; then check failed current 'nothing is in service' "$back"; else check warning current 'nothing is in service' 'updater deploy'; fi
-    elif [ -n "$good" ] && [ "$good" != "$version" ] && [ -z "$(open_journals)" ]; then
+    elif [ -n "$good" ] && [ "$good" != "$version" ] && [ -z "$(interrupted_journals)" ]; then
         check warning current "$version is in service, put there by hand: the last good release by the records is $good" "leave it (the link is taken as the truth), or go back: $back"
     elif ! sealed "$version"; then
         check warning current "$version is in service; updater did not install it, so it cannot be compared with anything" 'nothing, if you put it there'
@@ -352,14 +352,14 @@ look_lock() {
 look_journal() {   # FILE
     journal_load "$1"
     sound=$(printf '%s' "$j_lines" | grep -c '') all=$(grep -c '' "$1")
-    phase=$(printf '%s\n' "$j_lines" | sed -n 's/.*"kind":"intent","mono":[^,]*,"phase":"\([a-z_-]*\)","seq":.*/\1/p' | tail -n 1)
+    phase=$(journal_phase)
     what="deployment $j_id (${j_kind:-unknown} to ${j_target:-?}, from ${j_origin:-nothing})"
     if [ -n "$at_work" ]; then check ok deployment "$what is in phase ${phase:-begin}"; return; fi
-    if printf '%s\n' "$j_lines" | grep -q '"kind":"end","mono":'; then
+    if journal_ended; then
         check warning deployment "$what has ended, and is not in the history, which could not be written" "see $logs/update_history.json; then updater recover, or without Python: $(command_line cleanup_failed_update.sh)"
         return
     fi
-    if printf '%s\n' "$j_lines" | grep -q '"kind":"failed","mono":'; then
+    if journal_failed; then
         check failed deployment "$what failed, and its way back has not come to its end" "updater recover, or without Python: $(command_line cleanup_failed_update.sh)"
     else
         check failed deployment "$what was interrupted in phase ${phase:-begin}, and nobody is at work on it" "updater recover, or without Python: $(command_line cleanup_failed_update.sh)"

@@ -5,6 +5,14 @@
 
 open_journals() { for file in "$own"/journal/*.jsonl; do if [ -f "$file" ] && [ ! -L "$file" ]; then say "$file"; fi; done; }
 
+# interrupted_journals: those of them that have no end: it is still to be made, or somebody is at work
+interrupted_journals() {
+    open_journals | while IFS= read -r file; do
+        journal_load "$file"
+        journal_ended || say "$file"
+    done
+}
+
 # journal_read FILE: its lines without their sums, up to the first whose sum is wrong
 journal_read() {
     while IFS=' ' read -r sum body; do
@@ -56,6 +64,18 @@ journal_load() {
 # journal_has KIND PHASE: whether the journal that was loaded has such a line
 journal_has() { printf '%s\n' "$j_lines" | grep -q "\"kind\":\"$1\",\"mono\":[^,]*,\"phase\":\"$2\",\"seq\":[0-9]*,\"v\":1}\$"; }
 
+# journal_ended: whether the journal that was loaded has its end (a note may follow that). Then it is not interrupted: its record could
+# not be written into the history, and waits there for the next command of updater's, or for a script
+journal_ended() { printf '%s\n' "$j_lines" | grep -q '"kind":"end","mono":[^,]*,"phase":null,"seq":[0-9]*,"v":1}$'; }
+
+journal_waits() { say "  $j_id, ${j_kind:-deployment} of ${j_target:-?}: it has ended, and waits for the history: updater recover writes it there"; }
+
+# journal_failed: whether it was decided already that it goes back: from there it is never forward again
+journal_failed() { printf '%s\n' "$j_lines" | grep -q '"kind":"failed","mono":'; }
+
+# journal_phase: the phase that began last
+journal_phase() { printf '%s\n' "$j_lines" | sed -n 's/.*"kind":"intent","mono":[^,]*,"phase":"\([a-z_-]*\)","seq":.*/\1/p' | tail -n 1; }
+
 # journal_is_ours: whether the journal that was loaded was written in this root, and is no copy of another root's
 journal_is_ours() {
     is_ours "$j_mark" && return 0
@@ -68,11 +88,11 @@ journal_is_ours() {
 # journal_committed: whether its deployment counts as done: the link .updater/good was renamed to its release
 journal_committed() {
     if [ "$j_lost" = 1 ]; then
-        ! printf '%s\n' "$j_lines" | grep -q '"kind":"failed","mono":' &&
+        ! journal_failed &&
             [ -n "$j_target" ] && [ "$(version_of "$own/good")" = "$j_target" ] && [ "$j_good" != "$j_target" ]
         return
     fi
-    journal_has intent commit && ! printf '%s\n' "$j_lines" | grep -q '"kind":"failed","mono":' || return 1
+    journal_has intent commit && ! journal_failed || return 1
     if [ "$j_kind" = restore ]; then
         [ ! -e "$own/swap.json" ]
         return
@@ -94,10 +114,35 @@ journal_begin() {
 journal_line() {
     phase=null
     [ -z "$2" ] || phase="\"$2\""
-    body=$(printf '{"at":"%s","boot":%s,"data":%s,"kind":"%s","mono":null,"phase":%s,"seq":%s,"v":1}' \
-        "$(moment)" "$(json "$(boot)")" "${3:-{\}}" "$1" "$phase" "$j_seq")
-    printf '%s %s\n' "$(printf '%s' "$body" | sha256 | cut -c1-16)" "$body" 2>/dev/null >>"$journal" && flush "$journal" || return 1
+    line=$(journal_text "$1" "$phase" "${3:-{\}}" "$j_seq")
+    printf '%s\n' "$line" 2>/dev/null >>"$journal" && flush "$journal" || return 1
     j_seq=$((j_seq + 1))
+}
+
+journal_text() {   # journal_text KIND PHASE DATA SEQ: such a line with its sum; PHASE and DATA are JSON
+    body=$(printf '{"at":"%s","boot":%s,"data":%s,"kind":"%s","mono":null,"phase":%s,"seq":%s,"v":1}' \
+        "$(moment)" "$(json "$(boot)")" "$3" "$1" "$2" "$4")
+    printf '%s %s' "$(printf '%s' "$body" | sha256 | cut -c1-16)" "$body"
+}
+
+# journal_add FILE KIND DATA: one more line of the journal that was loaded; it is on the disk when this returns. Fails if it is not
+journal_add() {
+    [ -n "$sha_tool" ] || return 1
+    seq=$(printf '%s\n' "$j_lines" | sed -n '$s/.*"seq":\([0-9]*\),"v":1}$/\1/p')
+    line=$(journal_text "$2" null "$3" "$((${seq:--1} + 1))")
+    if [ -n "$j_lines" ] && [ "$(grep -c '' "$1")" -eq "$(printf '%s\n' "$j_lines" | grep -c '')" ]; then
+        # on a full disk there is room for it in the block that the file ends in
+        printf '%s\n' "$line" | cat 2>/dev/null >>"$1" && flush "$1" || return 1
+    else   # a torn last line is left out: what follows one would not be read
+        {
+            while IFS=' ' read -r sum body; do
+                [ "$(printf '%s' "$body" | sha256 | cut -c1-16)" = "$sum" ] || break
+                printf '%s %s\n' "$sum" "$body"
+            done <"$1"
+            printf '%s\n' "$line"
+        } | write "$1" || return 1
+    fi
+    j_lines=$j_lines${j_lines:+$line_break}${line#* }
 }
 
 # world_before: what is in service and what runs, as a journal holds it; NAMES... are the processes that run
@@ -112,19 +157,7 @@ world_before() {
 # journal_end FILE RECORD [KEEP]: the last line, then the journal is put away; with KEEP it stays, since the record is not in the
 # history: the next command of updater's, or a script, writes it there
 journal_end() {
-    if [ -n "$sha_tool" ]; then
-        seq=$(printf '%s\n' "$j_lines" | sed -n '$s/.*"seq":\([0-9]*\),"v":1}$/\1/p')
-        line=$(printf '{"at":"%s","boot":%s,"data":%s,"kind":"end","mono":null,"phase":null,"seq":%s,"v":1}' \
-            "$(moment)" "$(json "$(boot)")" "$2" "$((${seq:--1} + 1))")
-        # a torn last line is left out: what follows one would not be read
-        {
-            while IFS=' ' read -r sum body; do
-                [ "$(printf '%s' "$body" | sha256 | cut -c1-16)" = "$sum" ] || break
-                printf '%s %s\n' "$sum" "$body"
-            done <"$1"
-            printf '%s %s\n' "$(printf '%s' "$line" | sha256 | cut -c1-16)" "$line"
-        } | write "$1" || warn "the end of ${1##*/} was not recorded"
-    fi
+    [ -z "$sha_tool" ] || journal_add "$1" end "$2" || warn "the end of ${1##*/} was not recorded"
     [ -z "${3-}" ] || [ -z "$sha_tool" ] || return 0
     mkdir -p "$own/journal/closed" && mv -f "$1" "$own/journal/closed/" && flush
 }

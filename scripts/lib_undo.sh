@@ -163,9 +163,10 @@ point() {   # point NAME VERSION: .updater/good or .updater/previous names a rel
     if [ -n "$2" ]; then swap_link "$1" "../releases/$2" "$own"; elif [ -L "$own/$1" ]; then rm -f "$own/$1"; fi
 }
 
-# end_interrupted SCRIPT RESTART: every deployment whose owner is dead is finished or undone. Call it under the lock. With RESTART 1
-# what ran before runs again. $ended names them afterwards; fails if one could not be undone whole ($data_trouble: its data). With
-# $give_up 1 data that cannot be moved back stay where they are.
+# end_interrupted SCRIPT RESTART: every deployment whose owner is dead is finished or undone; one that has ended already and waits for
+# the history is written there. Call it under the lock. With RESTART 1 what ran before runs again. $ended names those that were
+# finished or undone; fails if one could not be undone whole ($data_trouble: its data). With $give_up 1 data that cannot be moved
+# back stay where they are.
 end_interrupted() {
     ended='' trouble=0 data_trouble=0
     for journal in "$own"/journal/*.jsonl; do
@@ -176,15 +177,18 @@ end_interrupted() {
             continue
         fi
         journal_load "$journal"
-        ended="$ended $j_id"
-        if last=$(printf '%s\n' "$j_lines" | grep '"kind":"end","mono":') && [ -n "$last" ]; then
-            written=$(printf '%s' "$last" | sed -n 's/^{"at":"[^"]*","boot":[^,]*,"data":\({.*}\),"kind":"end","mono":.*/\1/p' | tail -n 1)
+        if journal_ended; then
+            written=$(printf '%s\n' "$j_lines" | sed -n 's/^{"at":"[^"]*","boot":[^,]*,"data":\({.*}\),"kind":"end","mono":.*/\1/p' | tail -n 1)
             case $written in
-                *'"outcome":'*) grep -qF "\"id\": \"$j_id\"" "$logs/update_history.json" 2>/dev/null || add_to_history "$written" "$j_id" || continue ;;   # it stays
+                *'"outcome":'*)
+                    add_to_history "$written" "$j_id" || continue   # it stays
+                    say "  $j_id is in the history now"
+                    ;;
             esac
             mv -f "$journal" "$own/journal/closed/"
             continue
         fi
+        ended="$ended $j_id"
         free_ballast
         began=$(printf '%s\n' "$j_lines" | sed -n '1s/^{"at":"\([^"]*\)".*/\1/p')
         if journal_committed; then
@@ -215,6 +219,12 @@ finish_committed() {
 
 undo_one() {
     say "The deployment of ${j_target:-?} was interrupted: it is undone."
+    # From here on it goes back, whoever goes on with it: a restore that was taken back leaves nothing else that tells so. Where lines
+    # were lost the disk tells. What cannot be written hinders nothing
+    if [ -n "$sha_tool" ] && [ "$j_lost" = 0 ] && ! journal_failed; then
+        journal_add "$journal" failed "{\"code\":\"deployment-interrupted\",\"message\":\"updater was killed, or the machine stopped, in phase $(journal_phase)\"}" ||
+            warn 'that it goes back was not recorded (a full disk?)'
+    fi
     touched=0
     if journal_has intent stop || { [ "$j_lost" = 1 ] && [ -n "$j_target" ]; }; then touched=1; fi
     here=$(in_service) || here=

@@ -184,7 +184,9 @@ look_lock() {
         2) check warning lock 'not tried: neither flock nor perl is here' "$(install util-linux flock perl)" ;;
         *) check failed lock "$own/lock cannot be opened" 'run it as the user that owns the root' ;;
     esac
-    [ -z "$(open_journals)" ] || check warning lock 'a deployment was interrupted; the next command finishes or undoes it' "updater recover, or $(command_line cleanup_failed_update.sh)"
+    interrupted=$(interrupted_journals)
+    [ -z "$interrupted" ] || check warning lock 'a deployment was interrupted; the next command finishes or undoes it' "updater recover, or $(command_line cleanup_failed_update.sh)"
+    [ "$(open_journals)" = "$interrupted" ] || check warning lock 'a deployment has ended, and is not in the history, which could not be written' "see $logs/update_history.json; then updater recover, or $(command_line cleanup_failed_update.sh)"
 }
 
 # ---------------------------------------------------------------- the network

@@ -77,7 +77,9 @@ fi
 
 if [ $dry_run = 1 ]; then
     for journal in "$own"/journal/*.jsonl; do
-        if [ -f "$journal" ]; then journal_load "$journal"; say "  unfinished: $j_id, ${j_kind:-deployment} of ${j_target:-?}"; fi
+        [ -f "$journal" ] || continue
+        journal_load "$journal"
+        if journal_ended; then journal_waits; else say "  unfinished: $j_id, ${j_kind:-deployment} of ${j_target:-?}"; fi
     done
     exit 0
 fi

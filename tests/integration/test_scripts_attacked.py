@@ -13,13 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.emergency import SCRIPTS, call, toolbox
+from tests.emergency import SCRIPTS, SHELLS, call, run, toolbox
 from tests.integration.test_migration import MIGRATE, ask, columns, database, nothing_left, whats, with_trades
 from tests.integration.test_ways_out import holder_pid
 from tests.shells import script, tools
 from tests.site import SERVE, Site, eventually
 from updater import records
 from updater.deployment import journal
+from updater.layout import Layout
+from updater.releases import marks
 
 LOG = """
 import os, signal, sqlite3, time
@@ -162,6 +164,53 @@ def test_the_history_in_any_layout_keeps_its_records(root: Path, tmp_path: Path,
         wanted = ["a", "b", "c"] if "a" in text else ["c"]
         assert [it["id"] for it in json.loads(place.read_text())] == wanted, (text, place.read_text())
         assert records.parse_history(place.read_text())[1] == []
+
+
+def ended_without_its_history(root: Path) -> str:
+    """v1 and v2 are good; v3 failed and was rolled back to v2, which the history could not take."""
+    layout = Layout(root)
+    for seq, version in enumerate(("v1", "v2"), 1):
+        marks.put(layout, version, "good", seq=seq)
+    layout.good.unlink()
+    layout.good.symlink_to("../releases/v2")
+    book = journal.Journal.create(
+        layout, {"before": {"good": "v2", "in_service": "v2", "running": []}, "request": {"kind": "deploy", "wanted": "v3"}}
+    )  # fmt: skip
+    book.record("intent", "resolve")
+    book.record("done", "resolve", {"version": "v3"})
+    book.record("intent", "stop")
+    book.record("failed", None, {"message": "v3 is sick"})
+    book.record("end", None, {**records.whole({"id": book.id}), "kind": "deploy", "outcome": "rolled-back"})
+    book.record("note", None, {"told": True})
+    layout.history.mkdir()
+    return book.id
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_what_has_ended_and_waits_for_its_history_is_not_undone_again(
+    root: Path, tmp_path: Path, shell: str
+) -> None:
+    """The way back leads on from there, not to where that deployment began."""
+    path = toolbox(tmp_path / "bin")
+    identifier = ended_without_its_history(root)
+    waits = f"{identifier}, deploy of v3: it has ended, and waits for the history"
+    for name in ("cleanup_failed_update.sh", "unlock_update.sh"):
+        done = run(path, name, "--dry-run", "--root", str(root), shell=shell)
+        assert done.code == 0 and waits in done.out and "updater recover writes it" in done.out, done.text
+        assert "unfinished" not in done.out and "to be" not in done.out
+    done = run(path, "emergency_rollback.sh", "--yes", "--root", str(root), shell=shell)
+    assert done.code == 0 and "back to:    v1" in done.out, done.text
+    assert waits in done.out and "interrupted" not in done.out
+    assert os.readlink(root / "current") == "releases/v1"
+    assert [it.stem for it in journal.unfinished(Layout(root))] == [identifier], (
+        "the history cannot be written"
+    )
+    Layout(root).history.rmdir()
+    done = run(path, "cleanup_failed_update.sh", "--yes", "--root", str(root), shell=shell)
+    assert done.code == 0 and f"{identifier} is in the history now" in done.out, done.text
+    assert "no deployment is unfinished" in done.out
+    assert not journal.unfinished(Layout(root)) and os.readlink(root / "current") == "releases/v1"
+    assert [it["outcome"] for it in records.history(Layout(root))] == ["rolled-back"]
 
 
 def test_a_history_that_cannot_be_read_stays_as_it_is(root: Path, tmp_path: Path) -> None:

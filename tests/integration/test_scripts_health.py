@@ -186,8 +186,15 @@ def no_current(site: Site) -> Iterator[None]:
 
 @contextlib.contextmanager
 def a_flip_by_hand(site: Site) -> Iterator[None]:
-    with aside(site.layout.current):
+    with aside(site.layout.current), an_end_that_waits(site):
         site.layout.current.symlink_to("releases/v1.0.0")
+        yield
+
+
+@contextlib.contextmanager
+def an_end_that_waits(site: Site) -> Iterator[None]:
+    """A deployment that has ended, and whose record could not be written into the history."""
+    with file(site.layout.journal / "20260101T000000-abcdef.jsonl", interrupted(site, lines=1000)):
         yield
 
 
@@ -325,6 +332,7 @@ TROUBLES: list[tuple[Breaks, int, str, str, str, str]] = [
     (no_current, 4, "current", "failed", "nothing is in service", "emergency_rollback.sh' v1.1.0"),
     (a_flip_by_hand, 4, "current", "warning", "v1.0.0 is in service, put there by hand", "emergency_rollback.sh' v1.1.0"),
     (a_flip_by_hand, 4, "processes", "failed", "of v1.1.0, since", "updater restart"),
+    (a_flip_by_hand, 4, "deployment", "warning", "has ended, and is not in the history", "updater recover"),
     (many_at_once, 3, "releases", "failed", "v1.0.0: .venv/bin/python is not there", "updater fetch --rebuild v1.0.0"),
     (two_versions, 4, "processes", "failed", "2 releases run at once: v1.1.0 v1.0.0", "force_stop.sh"),
     (two_versions, 4, "processes", "warning", "of web (v1.0.0) was left behind", "updater restart"),
@@ -605,9 +613,11 @@ def test_what_is_missing_is_told_with_its_package(site: Site, tmp_path: Path) ->
 
 def test_a_network_that_is_down_keeps_nobody_from_recovering(site: Site, tools: Path) -> None:
     text = site.layout.config.read_text().replace(site.server.api_url, "http://127.0.0.1:1")
-    with changed(site.layout.config, text.encode()):
+    with changed(site.layout.config, text.encode()), an_end_that_waits(site):
         found = look(tools, site.root, READY)
     assert found.code == 3 and found.verdict["recover"] and not found.verdict["update"]
+    (told,) = found.of("lock", "warning")
+    assert "a deployment has ended, and is not in the history" in told["summary"]
     assert "does not answer" in found.of("source", "failed")[0]["summary"]
 
 

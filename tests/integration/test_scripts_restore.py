@@ -22,10 +22,11 @@ from tests.emergency import SCRIPTS, SHELLS, call, command, run, toolbox
 from tests.integration.test_backups import backup, make_root, snapshot
 from tests.integration.test_restore import TREES, Killed, plant, replant, staged, state
 from tests.site import SERVE, UPDATER, Done, Site
-from updater import durable
+from updater import durable, records
 from updater.backups import swap
 from updater.backups.catalogue import Backup
 from updater.config import BackupConfig
+from updater.deployment import journal
 from updater.layout import Layout
 
 pytestmark = pytest.mark.skipif(not shutil.which("zstd"), reason="NOT TESTED: no zstd")
@@ -297,6 +298,40 @@ def test_killed_anywhere(
         assert state(layout) in ([wanted] if again == "script" else [before, wanted]), at
         assert not list(layout.shared.glob(".updater-*")) and not list(layout.journal.glob("*.jsonl"))
         assert not layout.swap.exists() and not layout.swap_steps.exists() and not layout.swapped.exists()
+
+
+@pytest.mark.parametrize(("shell", "torn"), [("dash", b'0123456789abcdef {"at":"2026'), ("busybox sh", b"")])
+def test_undone_by_a_script_that_is_killed_before_the_record_it_is_not_told_as_done(
+    plain_root: tuple[Layout, Backup, dict[str, Any]], tools: Path, deadly: Path, shell: str, torn: bytes
+) -> None:
+    """Killed at the last moment before it counts: what the script has taken back shows in nothing but the journal."""
+    if shell not in SHELLS:
+        pytest.skip(f"NOT TESTED: no {shell} here")
+    layout, made, _ = plain_root
+    before = state(layout)
+
+    def killed(*words: str, on: str) -> None:
+        done = subprocess.run(
+            command(*words, "--yes", "--root", str(layout.root), shell=shell), cwd="/", capture_output=True, check=False,
+            env={"PATH": str(deadly), "KILL_ON": on}, start_new_session=True, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        assert done.returncode == -9, done
+
+    killed(RUN, made.id, on="/swapped.json")
+    [path] = journal.unfinished(layout)
+    with path.open("ab") as end:
+        end.write(torn)
+    killed("cleanup_failed_update.sh", on="/update_history.json")
+    assert state(layout) == before and not layout.swap.exists()
+    env = {**os.environ, "UPDATER_ROOT": str(layout.root)}
+    recovered = subprocess.run([UPDATER, "recover"], env=env, capture_output=True, text=True, check=False)
+    assert recovered.returncode == 0 and "was interrupted and was undone" in recovered.stdout, recovered
+    [record] = records.history(layout)
+    assert record["outcome"] == "rolled-back"
+    assert record["error"]["code"] == "deployment-interrupted"
+    assert "was killed, or the machine stopped, in phase commit" in str(record["error"]["details"])
+    assert f"updater backup restore {made.id}" in record["error"]["advice"]
+    assert state(layout) == before and not journal.unfinished(layout)
 
 
 def test_a_damaged_backup_is_refused_and_the_next_best_named(

@@ -40,6 +40,22 @@ small_disk() {   # the root is a filesystem of its own, of that size
     agrees v1.0.0
 }
 
+@test "a full disk without its ballast: what was interrupted is undone all the same, and once more by the records" {
+    small_disk 8m
+    fresh killed-activated
+    rm -f "$root/.updater/ballast"
+    printf '0123456789abcdef {"at":"2026' >>"$(echo "$root"/.updater/journal/*.jsonl)"   # so it has to be written anew
+    dd if=/dev/zero of="$root/shared/data/fill" bs=64k 2>/dev/null || :
+    dd if=/dev/zero of="$root/shared/data/rest" bs=1 2>/dev/null || :
+    ends 0 script emergency_rollback.sh --yes --no-start
+    in_service v1.1.0
+    says 'that it goes back was not recorded' 'full disk'
+    rm -f "$root"/shared/data/fill "$root"/shared/data/rest
+    ends 0 "$UPDATER" --root "$root" recover
+    says 'interrupted and rolled back'
+    in_service v1.1.0
+}
+
 @test "a disk that cannot be written is told, and nothing is changed" {
     small_disk 8m
     fresh

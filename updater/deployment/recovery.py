@@ -154,10 +154,13 @@ def committed(log: Log, tx: Transaction, now: Mapping[str, str | None]) -> bool:
 
 def interrupted(log: Log, tx: Transaction) -> UpdaterError:
     """Why the deployment is undone: what it had failed with before the kill, or the kill itself."""
-    if log.rolling_back is not None:
-        return from_json(dict(log.rolling_back.data))
-    phase = next(reversed(log.intended()), "begin")
     again = f"run it again: {tx.request.command()}"
+    if log.rolling_back is not None:
+        error = from_json(dict(log.rolling_back.data))
+        if isinstance(error, DeploymentInterrupted):  # by a script, which does not know the command
+            error.advice = error.advice or again
+        return error
+    phase = next(reversed(log.intended()), "begin")
     if log.incomplete:
         return DeploymentInterrupted(
             f"updater was killed, or the machine stopped, after phase {phase}; its journal was damaged, so every phase was undone",
