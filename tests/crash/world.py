@@ -329,9 +329,12 @@ class World:
         return int(version)
 
     def missing(self) -> dict[str, set[str]]:
-        """What was noted as committed and is not in the databases below ``shared/``."""
+        """What was noted as committed and is not in the databases below ``shared/``. The file beside them must be whole as well."""
         noted = self.acknowledged()  # first: the application goes on
-        held = self.held(self.site.layout.shared / "data")
+        data = self.site.layout.shared / "data"
+        held = self.held(data)
+        if (state := (data / "state.json").read_text()) not in (STATE, LATER_STATE):
+            raise Violation(f"state.json, to which nobody writes, is {state!r}")
         return {name: noted[name] - held[name] for name in TABLES if noted[name] - held[name]}
 
     def in_backups(self, names: Iterable[str]) -> list[dict[str, set[str]]]:
