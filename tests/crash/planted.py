@@ -3,26 +3,35 @@
     python -m tests.crash.planted                   # every one; prints which point has found it
     python -m tests.crash.planted --only "no flush of a release"
 
+A point that turns red has found a defect if it is good without it and red again with it. One that is red in a run without any fault is
+named as that; where it is a mistake in Python, the planting is at fault, and says so.
+
 A precaution whose loss nothing finds is either none, or is kept as belt and braces and listed as such, with the reason.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import re
 import shutil
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tests.crash import calls, campaign, disk, points
+from tests.crash.faults import Point, Result
 from tests.crash.operations import OPERATIONS
 from tests.crash.world import Violation
 from tests.forks import REPOSITORY_TOP
+
+T = TypeVar("T")
 
 DEPLOYING = ("deploy", "deploy with a migration", "deploy a migration that fails")
 MOVING = (
@@ -163,16 +172,18 @@ PLANTED = (
         "the moves are not flushed",
         (("backups/swap.py", "            durable.flush_directory(place)\n", "            pass\n", ),),
         operations=MOVING,
-        spare="the next line of the journal is flushed before anything relies on a move, and takes it along where one log holds all names",
+        spare="before anything relies on a move something else in the same filesystem is flushed (the record of what is claimed, the name of what "
+        "is removed, a line of the journal), and takes it along where one log holds all names, as in ext4 and XFS",
+    ),
+    Planted(
+        "the copies for a migration are not flushed",
+        (("deployment/phases/migrate.py", "        durable.flush_tree(swap.directory(tx.layout, moving, holder))\n", "        pass\n"),),
+        operations=MOVING,
     ),
     Planted(
         "staged data are not flushed",
-        (
-            ("backups/staging.py", "            durable.flush_tree(swap.directory(self.layout, self._swap, holder))\n", "            pass\n"),
-            ("deployment/phases/migrate.py", "        durable.flush_tree(swap.directory(tx.layout, moving, holder))\n", "        pass\n"),
-        ),
+        (("backups/staging.py", "            durable.flush_tree(swap.directory(self.layout, self._swap, holder))\n", "            pass\n"),),
         operations=MOVING,
-        spare="the backup before the stop flushes the whole filesystem, staged data with it; what is staged after that is flushed by this alone",
     ),
     Planted(
         "the log of a database stays where it is",
@@ -323,21 +334,149 @@ def plant(defect: Planted, place: Path) -> Path:
     return into
 
 
-def caught(defect: Planted, seed: int, jobs: int) -> tuple[str, int, float]:
-    """Run the sample's points where the defect has to show. Returns what has found it (``""``: nothing), how many points were
-    tried, and the seconds."""
-    began = time.monotonic()
-    counts = {mode: number for mode, number in points.SAMPLE.items() if mode in defect.modes}
-    with campaign.workplace() as place:
-        run = campaign.Run(
-            seed, counts, defect.operations, jobs, 3, plant(defect, place), stop=True, each=True
-        )
+TRIES = 4
+"""How often a point is tried again: where the application writes, and when, differs."""
+LOOKED_INTO = 6
+"""How many points that turn red are tried again before a defect counts as not found."""
+
+OF_NOBODY = ("NameError", "UnboundLocalError")
+"""What no broken promise is told by: an edit that does not fit its surroundings any more."""
+OF_PROGRAMMERS = (*OF_NOBODY, "AttributeError", "ImportError", "ModuleNotFoundError", "SyntaxError", "IndentationError", "TypeError")  # fmt: skip
+"""The same, where nothing was interrupted; after a power cut a file of a release may be empty, and somebody say so in these words."""
+
+
+class Misplanted(Exception):
+    """A defect that is a mistake in Python, so that its being found says nothing."""
+
+
+def mistake(text: str, names: Sequence[str]) -> str:
+    """The error of Python's in a text that shows a mistake of the planting; ``""``: none."""
+    found = re.search(rf"\b({'|'.join(names)}): .*", text)
+    return found.group() if found else ""
+
+
+@dataclass
+class Look:
+    """What became of one defect. ``found``: what has found it, ``where``: at which point; ``refused``: what turned red and does not
+    count, with the reason; ``good`` and ``unreached``: how many points ended well, and at how many the fault did not happen."""
+
+    found: str = ""
+    where: str = ""
+    refused: list[str] = field(default_factory=list)
+    tried: int = 0
+    good: int = 0
+    unreached: int = 0
+
+    def is_spare(self, defect: Planted) -> bool:
+        """Whether it was really looked for, and may stay unseen: points at which no fault happened have seen nothing."""
+        return bool(defect.spare and not self.found and self.good and not self.unreached)
+
+
+def objection(control: Result, again: Sequence[Result]) -> str:
+    """Why a point that turned red has not found the defect; ``""``: it has. ``control``: the point without the defect; ``again``:
+    with it."""
+    if control.outcome in ("violation", "harness"):
+        return f"red without the defect, too: {_first_line(control.text)}"
+    if not any(it.outcome == "violation" for it in again):
+        return f"not red again in {len(again)} tries: {', '.join(it.outcome for it in again)}"
+    return ""
+
+
+def _first_line(text: str) -> str:
+    return (text.splitlines() or [""])[0][:200]
+
+
+def _try_until_red(point: Point, tries: int) -> list[Result]:
+    """In a process of its own: the point, again and again until it is red."""
+    made: list[Result] = []
+    while len(made) < tries and not (made and made[-1].outcome == "violation"):
+        made.append(campaign.try_point(point))
+    return made
+
+
+def _look_at(names: Sequence[str]) -> str:
+    """In a process of its own: run operations without a fault. Returns what is broken in the first that is."""
+    for name in names:
         try:
-            run.go()
-        except Violation as failure:  # it does not even come through a run without a fault
-            return f"{type(failure).__name__}: {failure}", 0, time.monotonic() - began
-    found = next((it for it in run.results if it.outcome == "violation"), None)
-    return campaign.told(found) if found else "", len(run.results), time.monotonic() - began
+            campaign.look(name, runs=1)
+        except (Violation, AssertionError) as failure:
+            return f"{name}: {type(failure).__name__}: {failure}"
+    return ""
+
+
+def _in_both(
+    planted: Path, place: Path, job: Callable[..., T], with_it: tuple[Any, ...], without: tuple[Any, ...]
+) -> tuple[T, T]:
+    """The same with the defect and without, at once, each in a process of its own: a process knows one updater."""
+    context = multiprocessing.get_context("spawn")
+    with (
+        ProcessPoolExecutor(1, context, campaign.begin_job, (place, planted)) as one,
+        ProcessPoolExecutor(1, context, campaign.begin_job, (place, None)) as other,
+    ):
+        red, control = one.submit(job, *with_it), other.submit(job, *without)
+        return red.result(), control.result()
+
+
+def caught(defect: Planted, seed: int, jobs: int) -> Look:
+    """Run the sample's points where the defect has to show, and try what turns red again, with the defect and without: an accident
+    that happens to anybody has found nothing.
+
+    Raises:
+        Misplanted: the planting is at fault.
+    """
+    counts = {mode: number for mode, number in points.SAMPLE.items() if mode in defect.modes}
+    look = Look()
+    with campaign.workplace() as place:
+        planted = plant(defect, place)
+        known: set[Point] = set()
+        for stop in (
+            True,
+            False,
+        ):  # the first red point is nearly always a true one; else all points are tried
+            run = campaign.Run(seed, counts, defect.operations, jobs, 3, planted, stop=stop, each=True)
+            try:
+                run.go()
+            except (
+                Violation,
+                AssertionError,
+            ) as failure:  # it does not even come through a run without a fault
+                _see_without_fault(look, defect, planted, place, f"{type(failure).__name__}: {failure}")
+                return look
+            outcomes = Counter(it.outcome for it in run.results)
+            look.tried, look.unreached = len(run.results), outcomes["harness"]
+            look.good = sum(outcomes[it] for it in ("old", "new", "held"))
+            red = [it for it in run.results if it.outcome == "violation" and it.point not in known]
+            for it in red[: LOOKED_INTO - len(known)]:
+                known.add(it.point)
+                _see(look, planted, place, it)
+                if look.found:
+                    return look
+            if not red or len(known) >= LOOKED_INTO:
+                break
+    return look
+
+
+def _see(look: Look, planted: Path, place: Path, red: Result) -> None:
+    name = red.point.named()
+    if what := mistake(red.text, OF_NOBODY):
+        raise Misplanted(f"at {name}: {what}")
+    again, control = _in_both(planted, place, _try_until_red, (red.point, TRIES), (red.point, 1))
+    if why := objection(control[-1], again):
+        look.refused.append(f"{name}: {why}")
+    else:
+        look.found, look.where = red.text, name
+
+
+def _see_without_fault(look: Look, defect: Planted, planted: Path, place: Path, text: str) -> None:
+    if what := mistake(text, OF_PROGRAMMERS):
+        raise Misplanted(f"in a run without a fault: {what}")
+    again, control = _in_both(planted, place, _look_at, (defect.operations,), (defect.operations,))
+    if control:
+        look.refused.append(f"a run without a fault: red without the defect, too: {_first_line(control)}")
+    elif not again:
+        look.refused.append(f"a run without a fault: not red again: {_first_line(text)}")
+    else:
+        look.found, look.where = text, "a run without a fault"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -354,24 +493,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 3
     wanted = [it for it in PLANTED if not given.only or any(part in it.name for part in given.only)]
     lines = ["| precaution taken away | found by | which sees |", "| --- | --- | --- |"]
-    missed = spare = 0
+    found = spare = wrong = 0
     print("\n".join(lines), flush=True)
     for defect in wanted:
-        found, tried, seconds = caught(defect, given.seed, given.jobs)
-        spare += bool(not found and defect.spare)
-        missed += bool(not found and not defect.spare)
-        lines.append(_row(defect, found, tried))
+        began = time.monotonic()
+        try:
+            look = caught(defect, given.seed, given.jobs)
+        except Misplanted as failure:
+            wrong += 1
+            lines.append(_line(defect.name, "**an error of the planting**", str(failure)))
+            print(f"ERROR: {defect.name} is planted wrongly: {failure}", file=sys.stderr)
+        else:
+            found += bool(look.found)
+            spare += look.is_spare(defect)
+            lines.append(_row(defect, look))
+            for why in look.refused:
+                print(f"{defect.name}: does not count: {why}", file=sys.stderr)
         print(lines[-1], flush=True)
-        print(f"{defect.name}: {seconds:.0f} s", file=sys.stderr)
+        print(f"{defect.name}: {time.monotonic() - began:.0f} s", file=sys.stderr)
+    missed = len(wanted) - found - spare - wrong
     lines.append("")
     lines.append(
-        f"{len(wanted)} defects: {len(wanted) - missed - spare} found, {spare} not found and kept as belt and braces, {missed} missed. "
-        f"Seed {given.seed}, {datetime.now(UTC):%Y-%m-%d}."
+        f"{len(wanted)} defects: {found} found, {spare} not found and kept as belt and braces, {missed} missed"
+        f"{f', {wrong} planted wrongly' if wrong else ''}. Seed {given.seed}, {datetime.now(UTC):%Y-%m-%d}."
     )
     print(lines[-1])
     if given.table:
         given.table.write_text(PAGE + "\n".join(lines) + "\n")
-    return 1 if missed else 0
+    return 1 if missed or wrong else 0
 
 
 PAGE = """# Planted defects
@@ -381,13 +530,24 @@ Each takes one precaution away; the sample of [crashes](crashes.md) that runs wi
 """
 
 
-def _row(defect: Planted, found: str, tried: int) -> str:
-    if not found:
-        return f"| {defect.name} | {f'belt and braces: {defect.spare}' if defect.spare else '**nothing**'} | {tried} points |"
-    result = re.match(r"VIOLATION at '([^']*)'(?: before .*?)?: (.*)", found.splitlines()[0])
-    where, what = result.groups() if result else ("a run without a fault", found.splitlines()[0])
-    what = re.sub(r"/\S*/the root/|\d{8}[T_]\d{6}\S*|-\d+-[0-9a-f]{8}|[\d.]+/\d+/[\d.]+/\d+", "…", what)[:110]
-    return f"| {defect.name} | {where} | {what.replace('|', '/')} |"
+def _row(defect: Planted, look: Look) -> str:
+    if look.found:
+        what = look.found.splitlines()[0]
+        what = re.sub(r"/\S*/the root/|\d{8}[T_]\d{6}\S*|-\d+-[0-9a-f]{8}|[\d.]+/\d+/[\d.]+/\d+", "…", what)[
+            :110
+        ]
+        return _line(defect.name, look.where, what)
+    told = f"{look.tried} points"
+    if look.unreached:
+        told += f", at {look.unreached} of them the fault did not happen"
+    if look.refused:
+        told += f"; does not count: {'; '.join(look.refused)}"
+    by = f"belt and braces: {defect.spare}" if look.is_spare(defect) else "**nothing**"
+    return _line(defect.name, by, told)
+
+
+def _line(*cells: str) -> str:
+    return f"| {' | '.join(it.replace('|', '/') for it in cells)} |"
 
 
 if __name__ == "__main__":

@@ -2,6 +2,9 @@
 
 The application keeps a file that tells whether it runs, answers HTTP, and commits a row to two databases (one with a write-ahead log, one with a rollback journal) again and
 again; what is committed it notes in a file outside the root. So whoever looks afterwards knows what must not be lost.
+
+A third database lies beside them and is never written to: SQLite's own flushes, which put the other two on the disk again and again, do
+nothing for it, so a copy of it that updater has not flushed is lost in a power cut.
 """
 
 from __future__ import annotations
@@ -109,6 +112,12 @@ restore = ["sh", "-c", 'cat > "$0.new" && mv "$0.new" "$0"', "{place}"]
 STATE, LATER_STATE = '{"open": []}\n', '{"open": ["BTC"]}\n'
 
 TABLES = {"trades": "trades", "log": "lines"}
+"""The databases that are written to, each with its table."""
+
+IDLE = "archive"
+"""The database that is not: whatever happens to the others, it holds :data:`ARCHIVED` and nothing else, in every state and every backup."""
+ARCHIVED = frozenset(f"archived/{number}/{'.' * 400}" for number in range(50))
+"""Its rows, some pages of them."""
 
 
 class Violation(Exception):
@@ -203,6 +212,10 @@ class World:
                 made.execute(f"CREATE TABLE {table} (id INTEGER PRIMARY KEY, what TEXT)")
                 made.execute("PRAGMA user_version = 1" if name == "trades" else "PRAGMA user_version = 7")
                 made.commit()
+        with contextlib.closing(sqlite3.connect(data / f"{IDLE}.db")) as made:
+            made.execute("CREATE TABLE lines (id INTEGER PRIMARY KEY, what TEXT)")
+            made.executemany("INSERT INTO lines (what) VALUES (?)", [(it,) for it in sorted(ARCHIVED)])
+            made.commit()
         (data / "state.json").write_text(STATE)
 
     def start(
@@ -293,19 +306,18 @@ class World:
         return found
 
     def held(self, data: Path, *, some: bool = False) -> dict[str, set[str]]:
-        """What the databases in a directory hold, each of them checked. ``some``: not all of them need to be there."""
+        """What the databases in a directory hold that are written to, each of them checked; the idle one must be as it was made.
+        ``some``: not all of them need to be there."""
         found = {}
-        for name, table in TABLES.items():
+        for name, table in {**TABLES, IDLE: "lines"}.items():
             place = data / f"{name}.db"
             if some and not place.exists():
                 continue
             if not place.exists():
                 raise Violation(f"{place} is gone")
-            with contextlib.closing(sqlite3.connect(place, timeout=10)) as connection:
-                check = connection.execute("PRAGMA integrity_check").fetchall()
-                if check != [("ok",)]:
-                    raise Violation(f"{place} is damaged: {check[:3]}")
-                found[name] = {row[0] for row in connection.execute(f"SELECT what FROM {table}")}
+            found[name] = _rows(place, table)
+        if found.pop(IDLE, ARCHIVED) != ARCHIVED:
+            raise Violation(f"{data / IDLE}.db does not hold what it was made with, and nobody writes to it")
         return found
 
     def schema(self) -> int:
@@ -318,9 +330,12 @@ class World:
         return int(version)
 
     def missing(self) -> dict[str, set[str]]:
-        """What was noted as committed and is not in the databases below ``shared/``."""
+        """What was noted as committed and is not in the databases below ``shared/``. The file beside them must be whole as well."""
         noted = self.acknowledged()  # first: the application goes on
-        held = self.held(self.site.layout.shared / "data")
+        data = self.site.layout.shared / "data"
+        held = self.held(data)
+        if (state := (data / "state.json").read_text()) not in (STATE, LATER_STATE):
+            raise Violation(f"state.json, to which nobody writes, is {state!r}")
         return {name: noted[name] - held[name] for name in TABLES if noted[name] - held[name]}
 
     def in_backups(self, names: Iterable[str]) -> list[dict[str, set[str]]]:
@@ -333,3 +348,19 @@ class World:
             found.append(self.held(into / "data"))
             shutil.rmtree(into)
         return found
+
+
+def _rows(place: Path, table: str) -> set[str]:
+    """What a database holds.
+
+    Raises:
+        Violation: it is damaged; an empty file, of which a power cut has left the name alone, is as well.
+    """
+    try:
+        with contextlib.closing(sqlite3.connect(place, timeout=10)) as connection:
+            check = connection.execute("PRAGMA integrity_check").fetchall()
+            if check != [("ok",)]:
+                raise Violation(f"{place} is damaged: {check[:3]}")
+            return {row[0] for row in connection.execute(f"SELECT what FROM {table}")}
+    except sqlite3.Error as failure:
+        raise Violation(f"{place} cannot be read: {failure}") from failure
