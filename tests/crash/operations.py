@@ -17,7 +17,7 @@ def anything(_: World) -> bool:
     return True
 
 
-SCHEMAS = {"v1.2.0": 2, "v1.2.1": 2, "v2.1.0": 2}
+SCHEMAS = {"v1.2.0": 2, "v1.2.1": 2, "v1.2.2": 2, "v2.1.0": 2}
 """The schema that a release needs; 1 for all others."""
 
 SETTINGS = "# mine\na = 7\n"
@@ -87,6 +87,7 @@ def _publish_all(world: World) -> None:
         world.publish(tag, schema=SCHEMAS.get(tag, 1), files={"config/app.toml": defaults})
     world.publish("v1.1.1", "crash")
     world.publish("v1.2.1", "dies", schema=2)
+    world.publish("v1.2.2", "migrates and dies", schema=2)
 
 
 def plain(world: World) -> Saved:
@@ -120,6 +121,16 @@ def watched(world: World) -> Saved:
         world.site.configure(watch=1)
 
     return _saved(world, "watched", make)
+
+
+def watched_only(world: World) -> Saved:
+    """A watch window, and no migration configured: a release changes the schema itself, when it starts."""
+
+    def make() -> None:
+        world.back_to(plain(world))
+        world.site.configure(watch=1)
+
+    return _saved(world, "watched only", make)
 
 
 def with_both(world: World) -> Saved:
@@ -291,6 +302,7 @@ OPERATIONS = {
             "deploy with a migration", migrating, request("deploy", "v1.2.0"), new="v1.2.0", takes_data_back=True, follows="v2.1.0", weight=2),
         Operation(
             "deploy a migration that fails", watched, request("deploy", "v1.2.1"), codes=(4,), takes_data_back=True, follows="v2.1.0", weight=2),
+        Operation("deploy a release that migrates itself and dies", watched_only, request("deploy", "v1.2.2"), codes=(4,), takes_data_back=True),
         Operation("deploy with new settings", with_settings, request("deploy", "v1.3.0"), new="v1.3.0", weight=0.5),
         Operation("fetch", plain, request("fetch", "v1.1.0"), weight=0.7, done=_is_fetched),
         Operation("activate", gone_back, request("activate", "v1.1.0"), new="v1.1.0"),

@@ -34,6 +34,9 @@ def told(name):
 VERSION, BEHAVIOUR, SCHEMA = told("VERSION"), told("behaviour"), int(told("schema"))
 if BEHAVIOUR == "crash":
     raise KeyError("exchange")
+if BEHAVIOUR == "migrates and dies":
+    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "migrate.py")) as file:
+        exec(file.read())
 databases = {name: sqlite3.connect(f"data/{name}.db", timeout=10) for name in ("trades", "log")}
 if databases["trades"].execute("PRAGMA user_version").fetchone()[0] != SCHEMA:
     sys.exit("the database is of another schema than this code")
@@ -58,7 +61,7 @@ rows = os.open(%(rows)r, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
 listening = socket.create_server(("127.0.0.1", int(os.environ["PORT"])))
 begun, number, due = time.monotonic(), 0, 0.0
 while True:
-    if BEHAVIOUR == "dies" and time.monotonic() > begun + 0.25:
+    if "dies" in BEHAVIOUR and time.monotonic() > begun + 0.25:
         os._exit(7)
     if time.monotonic() >= due:
         due, number = time.monotonic() + %(every)r, number + 1
