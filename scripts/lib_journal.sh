@@ -22,9 +22,10 @@ journal_read() {
 }
 
 # journal_lost FILE: does a whole line follow one that is damaged? That is no torn end, as a kill leaves it: what happened after
-# the sound part is unknown. Call it when $j_lines are its sound ones
+# the sound part is unknown; so it is where updater has cut them off since. Call it when $j_lines are its sound ones
 journal_lost() {
     [ -n "$j_lines" ] || return 0
+    ! printf '%s\n' "$j_lines" | grep -q '"kind":"lost","mono":' || return 0
     sound=$(printf '%s\n' "$j_lines" | wc -l)
     [ -n "$sha_tool" ] && [ "$((sound + 1))" -lt "$(wc -l <"$1")" ] || return 1
     [ -n "$(sed "1,$((sound + 1))d" "$1" | while IFS=' ' read -r sum body; do
@@ -53,11 +54,14 @@ journal_load() {
     j_lost=0
     if journal_lost "$1"; then j_lost=1; else return 0; fi
     stands=$(in_service) || stands=
-    if [ -z "$j_lines" ]; then   # the good release was what was in service, and its processes ran
-        j_good=$(version_of "$own/good") || j_good=
-        j_origin=${j_good:-$stands} j_ran=
-        [ -z "$j_origin" ] || j_ran=$(names_of "$j_origin" | tr '\n' ' ')
-    fi
+    case $first in
+        *'"kind":"begin","mono":'*) ;;
+        *)   # the good release was what was in service, and its processes ran
+            j_good=$(version_of "$own/good") || j_good=
+            j_origin=${j_good:-$stands} j_ran=
+            [ -z "$j_origin" ] || j_ran=$(names_of "$j_origin" | tr '\n' ' ')
+            ;;
+    esac
     if [ -z "$j_target" ] && [ "$stands" != "$j_origin" ]; then j_target=$stands; fi
 }
 

@@ -202,7 +202,8 @@ settle_moves() {
     exists "$own/swap.json" || { rm -f "$own/swap.steps"; return 0; }
     swap_load "$own/swap.json" || return 1
     [ ! -f "$own/journal/$s_id.jsonl" ] || return 1
-    if tail -n 1 "$own/journal/closed/$s_id.jsonl" 2>/dev/null | grep -q '"outcome": *"succeeded"'; then
+    # a note may follow the end
+    if grep '"kind":"end","mono":' "$own/journal/closed/$s_id.jsonl" 2>/dev/null | tail -n 1 | grep -q '"outcome": *"succeeded"'; then
         swap_accept
         return
     fi

@@ -213,6 +213,34 @@ def test_what_has_ended_and_waits_for_its_history_is_not_undone_again(
     assert [it["outcome"] for it in records.history(Layout(root))] == ["rolled-back"]
 
 
+def test_what_an_earlier_recovery_found_lost_stays_lost(root: Path, tmp_path: Path) -> None:
+    """updater cuts a damaged journal off and notes that; if it is killed then, a shell must not take the rest for all."""
+    layout = Layout(root)
+    book = journal.Journal.create(
+        layout, {"before": {"good": "v1", "in_service": "v1", "running": []}, "request": {"kind": "deploy"}}
+    )
+    book.record("intent", "resolve")
+    book.record("lost")
+    load = 'for it in "$own"/journal/*.jsonl; do journal_load "$it"; done; say "$j_lost $j_origin $j_target"'
+    assert call(toolbox(tmp_path / "bin"), root, load).out == "1 v1 v2\n"
+    book.path.write_bytes(
+        journal.encode({"v": 1, "seq": 0, "kind": "lost", "phase": None, "at": "", "data": {}, "mono": 1.0})
+    )
+    assert call(tmp_path / "bin", root, load).out == "1 v1 v2\n", "of the first line the disk tells as well"
+
+
+def test_a_note_behind_the_end_hides_no_success(root: Path, tmp_path: Path) -> None:
+    layout = Layout(root)
+    book = journal.Journal.create(layout, {})
+    book.record("end", None, {"outcome": "succeeded"})
+    book.record("note", None, {"told": True})
+    book.close()
+    layout.swap.write_text(f'{{"id":"{book.id}","purpose":"restore","ready":true,"keep":false}}\n')
+    done = call(toolbox(tmp_path / "bin"), root, "settle_moves")
+    assert done.code == 0 and not done.err, done.text
+    assert not list(layout.own.glob("swap*")), "what lay there before may go, as updater has it"
+
+
 def test_a_history_that_cannot_be_read_stays_as_it_is(root: Path, tmp_path: Path) -> None:
     """Another user's, or on a disk that fails: half of it must not take its place."""
     broken = toolbox(tmp_path / "bin", without=("awk",))

@@ -275,7 +275,7 @@ def test_killed_anywhere(
     assert restore(deadly, layout, made.id, COUNT=str(count), KILL_AT="0").code == 0
     every = renames(count)
     assert every > 20
-    for at, again in ((every // 2, "script"), (every - 8, "recover"), (every - 2, "recover")):
+    for at, again in ((every // 2, "script"), (every - 7, "recover"), (every - 1, "recover")):
         durable.remove_tree(layout.root)
         shutil.copytree(original, layout.root, symlinks=True)
         count.unlink()
