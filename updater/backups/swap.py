@@ -145,11 +145,15 @@ def _unreadable(layout: Layout, record: Path, why: str) -> UpdaterError:
 
 
 def begin(layout: Layout, identifier: str, purpose: str, holders: Iterable[str]) -> Swap:
-    """Make the directories in which old and new will lie. Their names are on the disk before they are."""
+    """Make the directories in which old and new will lie. Their names are on the disk before they are.
+
+    What an earlier move has left to be removed goes first: in it lie numbers that mean other paths.
+    """
     if (other := pending(layout)) is not None:
         raise UpdaterError(
             f"data of {other.id} ({other.purpose}) are still being moved", advice="run: updater recover"
         )
+    clear(layout)
     found = Swap(identifier, purpose, tuple(dict.fromkeys(holders)))
     durable.remove(layout.swap_steps)  # of an earlier move, perhaps of the same deployment
     _write(layout, found)

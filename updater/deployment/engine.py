@@ -172,6 +172,7 @@ def undo(tx: Transaction, phases: Sequence[Phase]) -> list[UpdaterError]:
             phase.undo(tx)
         except Exception as failure:
             problems.append(as_error(tx, failure))
+            tx.memory.setdefault("not_undone", {})[phase.name] = failure
             tx.say(f"undoing {phase.name} failed: {failure}", error=True)
             continue
         _note(tx, "undone", phase, tx.told())

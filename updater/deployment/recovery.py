@@ -88,7 +88,9 @@ def _recover_one(layout: Layout, config: Config, lock: Lock, path: Path) -> engi
         phases.settle(tx)
         return engine.finish(notes, "succeeded", text="finished after an interruption")
     known = {phase.name: phase for phase in phases.of(tx.request)}
-    notes.done = list(phases.EVERY) if log.incomplete else [known[it] for it in log.intended() if it in known]
+    undone = {line.phase for line in log.lines if line.kind == "undone"}
+    every = [it for it in phases.EVERY if it.name not in undone]
+    notes.done = every if log.incomplete else [known[it] for it in log.intended() if it in known]
     problems = engine.undo(tx, notes.done)
     because = interrupted(log, tx)
     if problems:

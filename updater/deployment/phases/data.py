@@ -8,8 +8,9 @@ comes back. Nothing is overwritten that does not exist somewhere else.
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,38 @@ from updater.processes import using
 Json = dict[str, Any]
 SHOWN = 5
 """Paths that are named one by one."""
+PHASES = ("restore", "load", "migrate")
+"""Whose undo puts data back."""
 
 Schemas = Mapping[str, list[Any] | None]
 """Path of a database -> its user_version and the digest of its schema; None: it cannot be read."""
+
+
+class LeftAlone(RollbackFailed):
+    """Data that stay as they are by the rule, which no other try changes: a person decides."""
+
+
+def are_not_back(tx: Transaction) -> bool:
+    """Whether, on the way back, data are not (known to be) those of the old release. It must not run then: what it writes would be
+    overwritten when the way back is gone on with, and until then it would run on data of another release."""
+    failed: Mapping[str, Exception] = tx.memory.get("not_undone", {})
+    if any(name in PHASES and not isinstance(it, LeftAlone) for name, it in failed.items()):
+        return True
+    moving = swap.pending(tx.layout)
+    return moving is not None and moving.ready
+
+
+def _once(tx: Transaction, phase: str, what: str, act: Callable[[], object]) -> None:
+    """Put data back, unless an earlier try of the way back has done so: the old release may have written since. That it is done is
+    on record before anything is started.
+
+    Raises:
+        OSError: it is not on record.
+    """
+    lines = tx.journal.read().lines
+    if not any(it.kind == "note" and it.phase == phase and it.data.get("back") == what for it in lines):
+        act()
+        tx.journal.record("note", phase, {"back": what})
 
 
 def databases(layout: Layout, config: BackupConfig) -> list[gather.Found]:
@@ -125,15 +155,21 @@ def take_back(tx: Transaction, purpose: str, why: str) -> None:
         swap.undo(tx.layout)
         return
     if noted is None:
-        noted = {"kept": keep_present(tx, why)}
+        noted = {"kept": keep_present(tx, why), "holders": found.holders}
         _note(tx, purpose, noted)
     swap.undo(tx.layout, keep=noted["kept"] is None)
     _tell_taken_back(tx, noted)
 
 
+def _aside(tx: Transaction, holders: Iterable[str]) -> list[str]:
+    """Where data are kept aside: in the usual places and in ``holders``, directories below ``shared/`` on other filesystems."""
+    places = [Path(os.path.realpath(tx.layout.shared / it)) for it in holders]
+    return list(map(str, swap.kept(tx.journal.id, dict.fromkeys([*tidying.places(tx.layout), *places]))))
+
+
 def _tell_taken_back(tx: Transaction, noted: Mapping[str, Any]) -> None:
-    aside = list(map(str, swap.kept(tx.journal.id, tidying.places(tx.layout))))
-    where = noted.get("kept") or ", ".join(aside)
+    aside = _aside(tx, noted.get("holders") or ())
+    where = noted.get("kept") or ", ".join(aside) or "no backup: none could be made"
     tx.memory["data_told"] = f"What was written meanwhile is kept in {where}."
     tx.memory["data"] = {"restored": "untouched", "kept": noted.get("kept"), "aside": aside}
 
@@ -156,13 +192,15 @@ def apply_rule(tx: Transaction, before: Schemas, *, migrated: bool) -> None:
     decided = _noted(tx, "migrate") or _decide(tx, before, mine, others)
     if decided is None:
         if mine:
-            swap.accept(tx.layout)
+            swap.commit(tx.layout)
+            _clear(tx)
         if before:
             tx.memory["data"] = {"schema": "unchanged", "restored": None, "kept": None}
         return
     if moved is not None:  # ours, or that of an earlier way back which was interrupted
         swap.undo(tx.layout, keep=mine is not None and decided["kept"] is None)
-    _put_back(tx, decided)
+    _once(tx, "migrate", "data", lambda: _put_back(tx, decided))
+    _clear(tx)
     _tell(tx, decided)
     if others:
         _load_over_what_is_kept(tx, decided["kept"])
@@ -191,7 +229,12 @@ def _decide(tx: Transaction, before: Schemas, mine: Swap | None, others: bool) -
     if not changed and not others:
         return None
     kept = keep_present(tx, f"after {tx.request.kind} {tx.target}")
-    decided = {"changed": changed, "kept": kept, "by_rename": [it.path for it in mine.steps] if mine else []}
+    decided = {
+        "changed": changed,
+        "kept": kept,
+        "by_rename": [it.path for it in mine.steps] if mine else [],
+        "holders": mine.holders if mine else [],
+    }
     _note(tx, "migrate", decided)
     return decided
 
@@ -205,11 +248,11 @@ def _note(tx: Transaction, phase: str, found: Json) -> None:
 def _noted(tx: Transaction, phase: str) -> Json | None:
     """What an earlier try of the way back has decided."""
     notes = (line.data for line in tx.journal.read().lines if line.kind == "note" and line.phase == phase)
-    return next((dict(it) for it in notes), None)
+    return next((dict(it) for it in notes if "kept" in it), None)
 
 
 def _tell(tx: Transaction, decided: Mapping[str, Any]) -> None:
-    aside = list(map(str, swap.kept(tx.journal.id, tidying.places(tx.layout))))
+    aside = _aside(tx, decided.get("holders") or ())
     where = decided["kept"] or ", ".join(aside) or "no backup: none could be made"
     tx.memory["data"] = {
         "schema": "changed",
@@ -247,7 +290,7 @@ def _put_back(tx: Transaction, decided: Mapping[str, Any]) -> None:
         )
         moving.stage()
         moving.put()
-        swap.accept(tx.layout)
+        swap.commit(tx.layout)
     except (UpdaterError, OSError) as failure:
         swap.undo(tx.layout)
         if not by_rename:
@@ -258,15 +301,23 @@ def _put_back(tx: Transaction, decided: Mapping[str, Any]) -> None:
         tx.warn(f"the databases are back, other files of {name} are not: {failure}")
 
 
+def _clear(tx: Transaction) -> None:
+    """Tidy up after a move that counts. What is left over is no matter of the way back: the next command removes it."""
+    try:
+        swap.clear(tx.layout)
+    except (UpdaterError, OSError) as failure:
+        tx.warn(f"clean-up: {failure}")
+
+
 def _load_over_what_is_kept(tx: Transaction, kept: str | None) -> None:
     """The dumps from the stop, if what the new release wrote to those databases is in the backup ``kept``.
 
     Raises:
-        RollbackFailed: it is not; a person decides.
+        LeftAlone: it is not; a person decides.
     """
     lacking = _dumps_of(tx, tx.backup) - _dumps_of(tx, kept)
     if lacking:
-        raise RollbackFailed(
+        raise LeftAlone(
             f"what {tx.target} wrote to {', '.join(sorted(lacking))} could not be kept, so the dump from the stop was not put back over it",
             details=[str(tx.memory["data_told"])] if tx.memory.get("data_told") else [],
             advice="see why it cannot be kept: updater backup create; to put the dump back all the same: "
@@ -280,7 +331,12 @@ def _dumps_of(tx: Transaction, backup: str | None) -> set[str]:
 
 
 def _load_from_the_stop(tx: Transaction) -> None:
-    load(tx, catalogue.find(tx.layout, str(tx.backup)))
+    load_back(tx, "migrate", catalogue.find(tx.layout, str(tx.backup)))
+
+
+def load_back(tx: Transaction, phase: str, backup: catalogue.Backup) -> None:
+    """Put the dumps of a backup back, in the undo of a phase; once, whatever comes between."""
+    _once(tx, phase, "dumps", lambda: load(tx, backup))
 
 
 def load(tx: Transaction, backup: catalogue.Backup) -> None:

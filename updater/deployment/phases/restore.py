@@ -162,4 +162,4 @@ class Load(Phase):
         kept = catalogue.find(tx.layout, tx.backup) if tx.backup else None
         if kept is None or not kept.manifest.dumps:
             raise RollbackFailed("there is no dump of the databases as they were before the restore")
-        data.load(tx, kept)
+        data.load_back(tx, self.name, kept)

@@ -54,11 +54,8 @@ class Stop(Phase):
         back = _back_to(tx)
         if not back or not ran or _stays_down(tx, ran):
             return
-        if (moving := swap.pending(tx.layout)) is not None and moving.ready:
-            raise RollbackFailed(
-                f"{', '.join(ran)} not started: the data are not all back in their place",
-                advice="what it writes now would be lost when they are; `updater recover` moves them.",
-            )
+        if data.are_not_back(tx):  # what it writes now would be lost when they are
+            raise RollbackFailed(f"{', '.join(ran)} not started: the data are not all back in their place")
         tx.config = bound.configuration(tx.layout, tx.config, back, ran)
         names = tx.running_before
         if unknown := [name for name in ran if name not in names]:
