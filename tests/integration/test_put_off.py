@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import re
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,7 @@ from updater.deployment.phases.restore import Load
 from updater.deployment.transaction import Request, Transaction
 from updater.errors import HealthFailed, RollbackFailed
 from updater.layout import Layout
+from updater.operations import open_root
 
 BY_THE_OLD = """
 import sqlite3
@@ -197,3 +199,63 @@ def test_nothing_is_started_while_a_dump_is_not_back(layout: Layout) -> None:
     broken.unlink()
     assert [it.result for it in recovered(layout, config)] == ["rolled-back"]
     assert server.read_text() == "first"
+
+
+BREAKS = """
+import os
+data = os.path.join(os.environ["UPDATER_SHARED"], "data")
+if os.path.exists(os.path.join(data, "restored")):
+    os.rename(data, data + ".aside")
+    open(data, "w").close()
+    raise SystemExit(1)
+"""
+"""What the backup holds makes the application put a file in the place of its data: nothing can be moved back to there."""
+
+
+def test_data_that_cannot_be_moved_back_are_named_and_nothing_runs_without_them(site: Site) -> None:
+    site.publish("v1.0.0", files={"serve.py": BREAKS + SERVE})
+    assert site.updater("deploy", "v1.0.0").code == 0
+    run(database(site), "CREATE TABLE trades (id INTEGER PRIMARY KEY, what TEXT)")
+    restored = site.layout.shared / "data" / "restored"
+    restored.touch()
+    assert site.updater("backup", "create").code == 0
+    restored.unlink()
+    run(database(site), "INSERT INTO trades (what) VALUES ('later')")
+    done = site.updater("backup", "restore", "latest", "--yes")
+    assert done.code == 5 and "web not started" in done.err and "tried 3 times more" in done.err, done.text
+    for left in ("2 times more", "once more"):
+        with (
+            pytest.raises(RollbackFailed, match="so did the way back") as raised,
+            open_root(site.root).changing("pin"),
+        ):
+            pass
+        assert (
+            left in str(raised.value.state)
+            and raised.value.advice == "look at the reasons above; then `updater recover`"
+        )
+    (identifier,) = (path.stem for path in journal.unfinished(site.layout))
+    moved = site.layout.shared / f".updater-{identifier}"
+    done = site.updater("start")
+    assert done.code == 5 and "will not try again by itself" in done.err, done.text
+    assert site.answer() is None and journal.unfinished(site.layout) == []
+    told = site.history()[-1]["error"]
+    assert f"data that were moved are kept in {moved}" in told["details"] and all(
+        it in done.err for it in told["details"]
+    )
+    (place,) = (
+        it.split(": it is ")[1]
+        for it in told["details"]
+        if it.startswith("shared/data/trades.db is not in its")
+    )
+    assert whats(Path(place)) == ["later"]
+    assert "updater recover" not in done.err and "updater restart" not in done.err
+    assert site.updater("recover").out == "nothing to recover\n"
+    (site.layout.shared / "data").unlink()
+    (site.layout.shared / "data").mkdir()
+    way = re.search(r"put the data back: `(updater backup restore \S+)`", done.err)
+    assert way is not None, done.err
+    back = site.updater(*way[1].split()[1:], "--yes")
+    assert back.code == 0, back.text
+    assert site.updater("activate", "v1.0.0").code == 0
+    site.runs("v1.0.0")
+    assert whats(database(site)) == ["later"]

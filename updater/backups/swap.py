@@ -368,11 +368,27 @@ def set_aside(layout: Layout) -> list[Path]:
     swap = pending(layout)
     if swap is None:
         return []
-    places = (directory(layout, swap, holder) for holder in swap.holders)
-    left = [place for place in places if _holds_moved(place)]
+    left = moved_to(layout, swap)
     durable.rename(layout.swap, _kept_record(layout, swap))
     durable.remove(layout.swap_steps)
     return left
+
+
+def missing(layout: Layout, swap: Swap) -> list[tuple[str, Path]]:
+    """The paths at which nothing lies although something was moved away from there, and where it is."""
+    return [
+        (it.path, old)
+        for it in swap.steps
+        if it.before
+        and os.path.lexists(old := _old(layout, swap, it))
+        and not os.path.lexists(layout.shared / it.path)
+    ]
+
+
+def moved_to(layout: Layout, swap: Swap) -> list[Path]:
+    """The directories in which something lies that was moved, or was to be."""
+    places = (directory(layout, swap, holder) for holder in swap.holders)
+    return [place for place in places if _holds_moved(place)]
 
 
 def _kept_record(layout: Layout, swap: Swap) -> Path:

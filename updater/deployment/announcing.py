@@ -90,7 +90,8 @@ def of_recoveries(layout: Layout, config: Config) -> Iterator[list[Any]]:
     try:
         yield outcomes
     except RollbackFailed as failure:
-        told.failure = (failure, "recover", "")
+        if all(failure is not it.error for it in outcomes):  # its record tells of it
+            told.failure = (failure, "recover", "")
         raise
     finally:
         told.ends += records_of(outcomes)

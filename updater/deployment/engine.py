@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from updater import by_hand, records
+from updater.deployment import tidying
 from updater.deployment.journal import Log
 from updater.deployment.transaction import Stopwatch, Transaction
 from updater.errors import (
@@ -40,6 +41,9 @@ class Phase:
     touches_service: ClassVar[bool] = False
     """True from the first phase on that a user of the application could notice."""
 
+    puts_data_back: ClassVar[bool] = False
+    """True if its undo does; where that fails nothing is started."""
+
     def applies(self, tx: Transaction) -> bool:
         """Whether there is anything to do for this deployment."""
         return True
@@ -49,6 +53,10 @@ class Phase:
 
     def undo(self, tx: Transaction) -> None:
         """Put back what ``do`` changed. Nothing, for a phase that only looks."""
+
+
+class LeftAlone(RollbackFailed):
+    """Data that stay as they are by the rule, which no other try changes: a person decides."""
 
 
 @dataclass
@@ -64,6 +72,8 @@ class Outcome:
     error: UpdaterError | None = None
     told: bool = False
     """Whether people have been told of it already, by the process in which it ended."""
+    without_data: bool = False
+    """Whether the way back was given up with data that are not back: nothing may be started over that by itself."""
 
     @property
     def exit_code(self) -> int:
@@ -157,7 +167,7 @@ def roll_back(notes: Run, because: UpdaterError) -> Outcome:
     if problems and any(map(may_pass, (because, *problems))):  # what else went wrong may come from that
         return _put_off(notes, rollback_failed(tx, because, problems, tries_left=ATTEMPTS))
     if problems:
-        return finish(notes, "rollback-failed", error=rollback_failed(tx, because, problems))
+        return give_up(notes, because, problems)
     undone = "rolled-back" if _touched(notes.done) else "failed"
     result = "cancelled" if isinstance(because, Cancelled) else undone
     return finish(notes, result, error=explained(tx, because, touched=_touched(notes.done)))
@@ -172,7 +182,8 @@ def undo(tx: Transaction, phases: Sequence[Phase]) -> list[UpdaterError]:
             phase.undo(tx)
         except Exception as failure:
             problems.append(as_error(tx, failure))
-            tx.memory.setdefault("not_undone", {})[phase.name] = failure
+            if phase.puts_data_back and not isinstance(failure, LeftAlone):
+                tx.memory["data_not_back"] = True
             tx.say(f"undoing {phase.name} failed: {failure}", error=True)
             continue
         _note(tx, "undone", phase, tx.told())
@@ -200,6 +211,16 @@ def _put_off(notes: Run, error: RollbackFailed) -> Outcome:
     tx.progress.end("rollback-failed")
     tx.say(f"rollback-failed: {error.message}", error=True)
     return Outcome("rollback-failed", outcome_record(notes, "rollback-failed", error, None), error)
+
+
+def give_up(notes: Run, because: UpdaterError, problems: Sequence[UpdaterError], *details: str) -> Outcome:
+    """The way back has failed and is not tried again: say so, and where the data are."""
+    tx = notes.tx
+    error = rollback_failed(tx, because, problems)
+    error.details += [*tidying.where(tx.layout), *details]
+    outcome = finish(notes, "rollback-failed", error=error)
+    outcome.without_data = bool(tx.memory.get("data_not_back"))
+    return outcome
 
 
 def quietly(tx: Transaction, what: str, act: Callable[[], object]) -> bool:
@@ -320,6 +341,12 @@ def rollback_failed(
     to = back if tx.target != tx.origin else _another(tx) or back
     root, known = tx.layout.root, to != "VERSION"
     script = by_hand.script(root, "emergency_rollback.sh", *([to] if known else []))
+    advice = (
+        f"look at the reasons above; then {'`updater recover`' if tries_left else f'`updater activate {to}`'}"
+        f"{f'; or without Python: {script}' if script else ''}; or by hand: {by_hand.flip(root, to)} && updater restart"
+    )
+    if tx.memory.get("data_not_back"):  # what starts something as it is would be no way out
+        advice = _advice_for_data(tx, back, tries_left)
     details = [f"first: {because.message}", *because.details, "then, on the way back:"]
     for problem in problems:
         details += [problem.message, *problem.details, *([problem.advice] if problem.advice else [])]
@@ -327,10 +354,18 @@ def rollback_failed(
         f"{tx.subject} failed and so did the way back to {back}",
         details=details,
         state=_goes_on(tries_left),
-        advice=(
-            f"look at the reasons above; then {'`updater recover`' if tries_left else f'`updater activate {to}`'}"
-            f"{f'; or without Python: {script}' if script else ''}; or by hand: {by_hand.flip(root, to)} && updater restart"
-        ),
+        advice=advice,
+    )
+
+
+def _advice_for_data(tx: Transaction, back: str, tries_left: int) -> str:
+    if tries_left:
+        return "look at the reasons above; then `updater recover`"
+    restore = f"`updater backup restore {tx.backup}`" if tx.backup else "see `updater backup list`"
+    script = by_hand.script(tx.layout.root, "restore_backup.sh", tx.backup) if tx.backup else None
+    return (
+        f"look at the reasons above; then put the data back: {restore}"
+        f"{f' (without Python: {script})' if script else ''}; then `updater activate {back}`"
     )
 
 

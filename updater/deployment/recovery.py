@@ -7,7 +7,7 @@ back, after it everything rolls forward. A journal that already began to roll ba
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from updater import durable, records
@@ -45,6 +45,17 @@ def recover(layout: Layout, config: Config, lock: Lock) -> list[engine.Outcome]:
         sweep(layout)
         housekeeping.restore_ballast(layout)
     return outcomes
+
+
+def start_nothing_without_data(outcomes: Iterable[engine.Outcome]) -> None:
+    """For a command that goes on after it has recovered: it may start something.
+
+    Raises:
+        RollbackFailed: a way back was given up just now, with data that are not back.
+    """
+    for outcome in outcomes:
+        if outcome.without_data and outcome.error:
+            raise outcome.error
 
 
 def sweep(layout: Layout) -> None:
@@ -95,10 +106,9 @@ def _recover_one(layout: Layout, config: Config, lock: Lock, path: Path) -> engi
     because = interrupted(log, tx)
     if problems:
         left = engine.ATTEMPTS - (log.recoveries + 1)
-        failed = engine.rollback_failed(tx, because, problems, tries_left=left)
         if not left:
-            return engine.finish(notes, "rollback-failed", error=failed)
-        raise failed
+            return engine.give_up(notes, because, problems)
+        raise engine.rollback_failed(tx, because, problems, tries_left=left)
     # What is undone already, by a way back that was killed as well, was touched all the same.
     began = [
         *notes.done,
@@ -175,6 +185,8 @@ def interrupted(log: Log, tx: Transaction) -> UpdaterError:
 
 def _hold(notes: engine.Run, log: Log) -> engine.Outcome:
     """Three recoveries did not come through: put the link on a release that was good, and hold still."""
+    from updater.deployment.phases import data
+
     tx = notes.tx
     back = tx.origin or service.named_by(tx.layout, tx.layout.good)
     problems: list[UpdaterError] = []
@@ -190,9 +202,8 @@ def _hold(notes: engine.Run, log: Log) -> engine.Outcome:
             problems.append(engine.as_error(tx, failure))
     else:
         problems.append(RollbackFailed("the release that was in service before is not there any more"))
-    error = engine.rollback_failed(tx, interrupted(log, tx), problems)
-    error.details += tidying.set_aside(tx.layout)
-    error.details.append(
-        f"{engine.ATTEMPTS} recoveries did not come to an end; `current` is {back}, its processes were not started"
-    )
-    return engine.finish(notes, "rollback-failed", error=error)
+    tx.memory["data_not_back"] = data.are_under_way(tx)
+    return engine.give_up(
+        notes, interrupted(log, tx), problems,
+        f"{engine.ATTEMPTS} recoveries did not come to an end; `current` is {back}, its processes were not started",
+    )  # fmt: skip

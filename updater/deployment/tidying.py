@@ -8,10 +8,14 @@ from pathlib import Path
 
 from updater import durable, records
 from updater.backups import swap
+from updater.backups.gather import shown
 from updater.deployment import journal
 from updater.errors import UpdaterError
 from updater.layout import Layout
 from updater.releases import service
+
+SHOWN = 5
+"""Paths that are named one by one."""
 
 
 def tidy(layout: Layout) -> None:
@@ -26,15 +30,21 @@ def tidy(layout: Layout) -> None:
         if not layout.drained.exists():
             durable.remove(layout.resume)  # a script without its mark: a kill came between the two
         left = swap.pending(layout)
-        if left is None or journal.find(layout, left.id) in journal.unfinished(layout):
+        if left is None:
             return
         path = journal.find(layout, left.id)
         end = journal.ending(layout, path) if path else None
+        if path and end is None:
+            return
         if end and end["outcome"] == "succeeded":
             swap.accept(layout)
             return
-        for line in set_aside(layout):
+        if not left.ready:  # nothing had been moved
+            swap.undo(layout)
+            return
+        for line in where(layout):
             records.log(layout, line, error=True)
+        swap.set_aside(layout)
     except (UpdaterError, OSError) as failure:
         records.log(layout, f"data that were moved could not be tidied up: {failure}", error=True)
 
@@ -48,9 +58,24 @@ def _end_trial(layout: Layout) -> None:
             durable.remove(layout.trial)
 
 
-def set_aside(layout: Layout) -> list[str]:
-    """Going back has failed for good: both states of the data stay where they are. Returns what to tell."""
-    return [f"data that were moved are kept in {place}" for place in swap.set_aside(layout)]
+def where(layout: Layout) -> list[str]:
+    """What to tell where going back has failed for good: both states of the data stay where they are. That is set aside only when the
+    end is on record: until then the way back may be gone on with."""
+    try:
+        left = swap.pending(layout)
+    except UpdaterError as failure:
+        return [failure.message, *failure.details]
+    if left is None or not left.ready:
+        return []
+    told = [f"data that were moved are kept in {place}" for place in swap.moved_to(layout, left)]
+    return told + not_in_place(layout, left)
+
+
+def not_in_place(layout: Layout, moved: swap.Swap) -> list[str]:
+    """What is missing since data were moved, and where it lies, for people."""
+    found = swap.missing(layout, moved)
+    told = [f"shared/{shown(path)} is not in its place: it is {place}" for path, place in found[:SHOWN]]
+    return told + ([f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else [])
 
 
 def places(layout: Layout) -> list[Path]:

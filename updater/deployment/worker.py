@@ -62,7 +62,8 @@ def _run(
         error.state = "Nothing was changed."
     else:
         return {"ended": outcome.record}, outcome.exit_code
-    told.failure = (error, request.kind, request.origin)
+    if error.as_json() not in [it.get("error") for it in told.ends]:  # its record tells of it
+        told.failure = (error, request.kind, request.origin)
     return {"error": error.as_json()}, error.exit_code
 
 
@@ -96,6 +97,7 @@ def deploy(
     with lock.hold(layout, request.kind) as held:
         recovered = recovery.recover(layout, known.config, held)
         told.ends += announcing.records_of(recovered)
+        recovery.start_nothing_without_data(recovered)
         if known.wrong:  # another release may be in service now
             known = configuration.read(layout)
         tx = begin(layout, known.config, held, request, cancel)

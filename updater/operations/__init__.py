@@ -55,6 +55,7 @@ class Root(NamedTuple):
             lock.hold(self.layout, operation, wait=wait) as held,
         ):
             recovered += recovery.recover(self.layout, self.config, held)
+            recovery.start_nothing_without_data(recovered)
             yield held
 
 

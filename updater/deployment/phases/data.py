@@ -26,25 +26,25 @@ from updater.processes import using
 Json = dict[str, Any]
 SHOWN = 5
 """Paths that are named one by one."""
-PHASES = ("restore", "load", "migrate")
-"""Whose undo puts data back."""
 
 Schemas = Mapping[str, list[Any] | None]
 """Path of a database -> its user_version and the digest of its schema; None: it cannot be read."""
 
 
-class LeftAlone(RollbackFailed):
-    """Data that stay as they are by the rule, which no other try changes: a person decides."""
-
-
 def are_not_back(tx: Transaction) -> bool:
     """Whether, on the way back, data are not (known to be) those of the old release. It must not run then: what it writes would be
     overwritten when the way back is gone on with, and until then it would run on data of another release."""
-    failed: Mapping[str, Exception] = tx.memory.get("not_undone", {})
-    if any(name in PHASES and not isinstance(it, LeftAlone) for name, it in failed.items()):
-        return True
     moving = swap.pending(tx.layout)
-    return moving is not None and moving.ready
+    return bool(tx.memory.get("data_not_back")) or (moving is not None and moving.ready)
+
+
+def are_under_way(tx: Transaction) -> bool:
+    """The same where the way back was broken off each time: by what is on the disk and in the journal."""
+    moving = swap.pending(tx.layout)
+    log = tx.journal.read()
+    begun = {it.phase for it in log.lines if it.kind == "note" and "kept" in it.data} | {"load"}
+    back = {it.phase for it in log.lines if it.kind == "note" and "back" in it.data} | {"restore"}
+    return (moving is not None and moving.ready) or bool(begun & {*log.intended()} - back)
 
 
 def _once(tx: Transaction, phase: str, what: str, act: Callable[[], object]) -> None:
@@ -317,7 +317,7 @@ def _load_over_what_is_kept(tx: Transaction, kept: str | None) -> None:
     """
     lacking = _dumps_of(tx, tx.backup) - _dumps_of(tx, kept)
     if lacking:
-        raise LeftAlone(
+        raise engine.LeftAlone(
             f"what {tx.target} wrote to {', '.join(sorted(lacking))} could not be kept, so the dump from the stop was not put back over it",
             details=[str(tx.memory["data_told"])] if tx.memory.get("data_told") else [],
             advice="see why it cannot be kept: updater backup create; to put the dump back all the same: "

@@ -157,6 +157,7 @@ class Migrate(Phase):
 
     name = "migrate"
     touches_service = True
+    puts_data_back = True
 
     def applies(self, tx: Transaction) -> bool:
         return tx.target is not None and not tx.request.restore_data and tx.target != tx.origin

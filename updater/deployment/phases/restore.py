@@ -127,6 +127,7 @@ class Restore(Phase):
 
     name = "restore"
     touches_service = True
+    puts_data_back = True
 
     def applies(self, tx: Transaction) -> bool:
         return "staging" in tx.memory
@@ -148,6 +149,7 @@ class Load(Phase):
 
     name = "load"
     touches_service = True
+    puts_data_back = True
 
     def applies(self, tx: Transaction) -> bool:
         return "dumps" in (tx.facts.get("choose", {}).get("parts") or ())
