@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.integration.test_backups import make_root
+from tests.integration.test_cancel import in_phase
 from tests.integration.test_migration import ALTER, WRITES, database, kept_in, nothing_left, whats
-from tests.site import SERVE, Site
+from tests.site import SERVE, Site, eventually
 from updater import durable, lock
-from updater.backups import create
+from updater.backups import catalogue, create, staging, swap
 from updater.config import BackupConfig, Config, DumpConfig, MigrateConfig
 from updater.deployment import engine, journal, recovery, worker
 from updater.deployment.cancel import Cancellation
@@ -24,7 +26,7 @@ from updater.deployment.engine import Phase
 from updater.deployment.journal import Journal
 from updater.deployment.phases import data
 from updater.deployment.phases.migrate import Migrate
-from updater.deployment.phases.restore import Load
+from updater.deployment.phases.restore import Load, Restore
 from updater.deployment.transaction import Request, Transaction
 from updater.errors import HealthFailed, RollbackFailed
 from updater.layout import Layout
@@ -58,10 +60,17 @@ def test_the_old_release_does_not_run_before_its_data_are_back(site: Site, tmp_p
     old = BY_THE_OLD.replace("STARTS", repr(str(site.place / "starts")))
     site.publish("v1.0.0", files={"serve.py": old + SERVE})
     assert site.updater("deploy", "v1.0.0").code == 0
-    site.publish("v1.1.0", "crash", files={"serve.py": ALTER + WRITES + IN_THE_WAY + SERVE})
-    done = site.updater("deploy", "v1.1.0")
-    assert done.code == 5 and "could not be put back" in done.err, done.text
-    assert "web not started: the data are not all back" in done.err and "then `updater recover`" in done.err
+    site.publish("v1.1.0", files={"serve.py": ALTER + WRITES + IN_THE_WAY + SERVE})
+    site.configure(watch=60)
+    running = site.start("deploy", "v1.1.0")
+    eventually(lambda: in_phase(site, "watch"), "phase watch")
+    site.configure(watch=0.1)
+    cancelled = site.updater("cancel")
+    assert cancelled.code == 5 and "its way back has not come to its end" in cancelled.err, cancelled.text
+    assert "then `updater recover`" in cancelled.err and "watch it" not in cancelled.err
+    out, err = running.communicate(timeout=60)
+    assert running.returncode == 5 and "could not be put back" in err, out + err
+    assert "web not started: the data are not all back" in err and "then `updater recover`" in err
     assert site.answer() is None and starts(site) == 1, "what it wrote now would be lost"
     again = site.updater("recover")
     assert again.code == 0, again.text
@@ -259,3 +268,44 @@ def test_data_that_cannot_be_moved_back_are_named_and_nothing_runs_without_them(
     assert site.updater("activate", "v1.0.0").code == 0
     site.runs("v1.0.0")
     assert whats(database(site)) == ["later"]
+
+
+def test_what_is_kept_aside_on_another_filesystem_is_named(
+    tmp_path: Path, mount: Callable[[str, Path | None], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout, config = make_root(tmp_path / "root"), Config(tmp_path / "root" / "updater.toml")
+    big = mount("root/shared/data/big", None)
+    (big / "file").write_text("before")
+    with started(layout, config, Restore()) as tx:
+        found = catalogue.found(layout)[-1]
+        (big / "file").write_text("later")
+        moving = staging.Staging(layout, config.backup, found.directory, ("data",), tx.journal.id, "restore")
+        moving.stage()
+        moving.put()
+        (big / "file").write_text("by the new release")
+        layout.backups.rename(tmp_path / "backups")
+        layout.backups.touch()  # nothing can be kept as a backup
+        outcome = engine.roll_back(engine.Run(tx, done=[Restore()]), HealthFailed("it is sick"))
+    assert (big / "file").read_text() == "later"
+    (aside,) = outcome.record["data"]["aside"]
+    assert Path(aside).parent == big and aside in str(outcome.error and outcome.error.state)
+    assert "by the new release" in [it.read_text() for it in Path(aside).glob("new/*")]
+
+
+def test_data_of_a_way_back_that_was_given_up_bar_no_later_move(layout: Layout) -> None:
+    """Its end is on record, but not in the history: the journal waits for that."""
+    config, history, descriptors = Config(layout.config), layout.history, len(os.listdir("/dev/fd"))
+    (layout.shared / "data" / "file").write_text("before")
+    history.mkdir()
+    with started(layout, config, Restore()) as tx:
+        found = catalogue.found(layout)[-1]
+        (layout.shared / "data" / "file").write_text("later")
+        moving = staging.Staging(layout, config.backup, found.directory, ("data",), tx.journal.id, "restore")
+        moving.stage()
+        moving.put()
+        engine.finish(engine.Run(tx), "rollback-failed", error=RollbackFailed("it is stuck"))
+    assert layout.swap.exists() and len(journal.unfinished(layout)) == 1
+    assert [it.result for it in recovered(layout, config)] == ["rollback-failed"]
+    assert not layout.swap.exists() and len(journal.unfinished(layout)) == 1
+    swap.begin(layout, "20261128T153000-ab12cd", "restore", [""])
+    assert len(os.listdir("/dev/fd")) == descriptors, "the journal that stays is not held open"

@@ -209,6 +209,7 @@ def _put_off(notes: Run, error: RollbackFailed) -> Outcome:
     """The disk keeps the way back from its end: the journal stays open, and the next command goes on with it."""
     tx = notes.tx
     tx.progress.end("rollback-failed")
+    tx.journal.release()
     tx.say(f"rollback-failed: {error.message}", error=True)
     return Outcome("rollback-failed", outcome_record(notes, "rollback-failed", error, None), error)
 
@@ -403,6 +404,7 @@ def close(tx: Transaction, record: Json) -> None:
             tx.journal.record("note", None, {"told": True})
 
     quietly(tx, "that people are told of it was not recorded", note)
+    tx.journal.release()
 
 
 def is_told(log: Log) -> bool:

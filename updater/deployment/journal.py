@@ -335,9 +335,15 @@ class Journal:
     def read(self) -> Log:
         return read(self.path)
 
+    def release(self) -> None:
+        """Write no more to it; it stays where it is. Harmless when repeated."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
     def close(self) -> None:
         """Move an ended journal to ``closed/`` and forget the oldest ones."""
-        os.close(self._fd)
+        self.release()
         durable.make_directory(self.path.parent / "closed")
         durable.rename(self.path, self.path.parent / "closed" / self.path.name)
         for old in closed(self.layout)[:-CLOSED_KEPT]:

@@ -76,9 +76,16 @@ def sweep(layout: Layout) -> None:
 
 
 def _recover_one(layout: Layout, config: Config, lock: Lock, path: Path) -> engine.Outcome:
+    book = Journal.reopen(layout, path)
+    try:
+        return _go_on(layout, config, lock, book)
+    finally:
+        book.release()
+
+
+def _go_on(layout: Layout, config: Config, lock: Lock, book: Journal) -> engine.Outcome:
     from updater.deployment import phases  # seldom needed, and it imports everything that a deployment uses
 
-    book = Journal.reopen(layout, path)
     log = book.read()
     tx = Transaction.recovered(layout, config, lock, book, log)
     tx.memory |= {"recovered": True, "seconds": log.seconds()}

@@ -63,15 +63,19 @@ def where(layout: Layout) -> list[str]:
     end is on record: until then the way back may be gone on with."""
     try:
         left = swap.pending(layout)
+        if left is None or not left.ready:
+            return []
+        told = [f"data that were moved are kept in {place}" for place in swap.moved_to(layout, left)]
+        return told + _not_in_place(layout, left)
     except UpdaterError as failure:
         return [failure.message, *failure.details]
-    if left is None or not left.ready:
-        return []
-    told = [f"data that were moved are kept in {place}" for place in swap.moved_to(layout, left)]
-    return told + not_in_place(layout, left)
+    except OSError as failure:
+        return [
+            f"{layout.swap} tells which data were moved; where they lie could not be looked at: {failure}"
+        ]
 
 
-def not_in_place(layout: Layout, moved: swap.Swap) -> list[str]:
+def _not_in_place(layout: Layout, moved: swap.Swap) -> list[str]:
     """What is missing since data were moved, and where it lies, for people."""
     found = swap.missing(layout, moved)
     told = [f"shared/{shown(path)} is not in its place: it is {place}" for path, place in found[:SHOWN]]

@@ -18,7 +18,16 @@ from typing import TYPE_CHECKING, Any
 from updater import apart, lock, records
 from updater.deployment import journal
 from updater.deployment.holder import holder
-from updater.errors import Cancelled, LockHeld, PreflightFailed, UpdaterError, UsageError, from_json
+from updater.errors import (
+    Cancelled,
+    DeploymentInterrupted,
+    LockHeld,
+    PreflightFailed,
+    RollbackFailed,
+    UpdaterError,
+    UsageError,
+    from_json,
+)
 from updater.layout import Layout
 from updater.operations import Root
 from updater.processes import family
@@ -221,21 +230,37 @@ def cancel(root: Root, *, wait: float = 600.0) -> Json:
 
     Raises:
         UsageError: none is running.
+        RollbackFailed, DeploymentInterrupted: it runs no more, and has come to no end.
     """
     holder, identifier = ask_to_cancel(root.layout)
     deadline = time.monotonic() + wait
     # Not until it is dead: it may have people to tell yet.
-    while (owner := lock.owner(root.layout)) and owner.identity == holder.identity:
+    while at_work := (owner := lock.owner(root.layout)) is not None and owner.identity == holder.identity:
         if time.monotonic() > deadline:
             break
         time.sleep(POLL)
     record = end_of(root.layout, identifier)
+    if record is None and not at_work:
+        raise _without_end(root.layout, identifier)
     if record is None:
         raise UpdaterError(
             "the deployment was asked to stop and has not come to an end yet",
             advice="watch it with `updater progress --follow`; `updater unlock` ends it by force and recovers.",
         )
     return record
+
+
+def _without_end(layout: Layout, identifier: str) -> UpdaterError:
+    """How a deployment stands at which nobody is at work any more, and which has no end on record."""
+    failed = next((it for it in journal.lines(layout, identifier) if it.kind == "failed"), None)
+    if failed is None:
+        return DeploymentInterrupted("the deployment was asked to stop, and died", advice="updater recover")
+    return RollbackFailed(
+        "the deployment has stopped, and its way back has not come to its end",
+        details=[f"first: {from_json(dict(failed.data)).message}"],
+        state="The way back is gone on with by the next command that changes something.",
+        advice="see `updater logs errors` for the reasons; then `updater recover`",
+    )
 
 
 def ask_to_cancel(layout: Layout) -> tuple[lock.Owner, str]:
