@@ -261,6 +261,8 @@ undo_one() {
     resume_application
     if [ "$2" = 1 ] && [ $touched = 1 ] && [ -n "$j_ran" ] && ! journal_is_ours; then
         warn "this root is a copy, and what ran belongs to the one it was copied from: nothing is started. To start it: updater start, or $(command_line emergency_rollback.sh "${j_origin:-VERSION}")"
+    elif [ "$2" = 1 ] && [ $touched = 1 ] && [ "$data_trouble" = 1 ]; then   # what it wrote now would be lost when they are
+        warn 'nothing is started before the data are back'
     elif [ "$2" = 1 ] && [ $touched = 1 ] && [ -n "$j_origin" ]; then
         for name in $j_ran; do
             is_name "$name" && [ -f "$own/launchers/$j_origin/$name" ] || continue

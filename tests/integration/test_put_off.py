@@ -16,6 +16,7 @@ import pytest
 from tests.integration.test_backups import make_root
 from tests.integration.test_cancel import in_phase
 from tests.integration.test_migration import ALTER, WRITES, database, kept_in, nothing_left, whats
+from tests.integration.test_ways_out import by_script
 from tests.site import SERVE, Site, eventually
 from updater import durable, lock
 from updater.backups import catalogue, create, staging, swap
@@ -232,6 +233,9 @@ def test_data_that_cannot_be_moved_back_are_named_and_nothing_runs_without_them(
     run(database(site), "INSERT INTO trades (what) VALUES ('later')")
     done = site.updater("backup", "restore", "latest", "--yes")
     assert done.code == 5 and "web not started" in done.err and "tried 3 times more" in done.err, done.text
+    tried = by_script(site, "cleanup_failed_update.sh", "--yes")
+    assert tried.code == 5 and "nothing is started before the data are back" in tried.text, tried.text
+    assert site.answer() is None and len(journal.unfinished(site.layout)) == 1
     for left in ("2 times more", "once more"):
         with (
             pytest.raises(RollbackFailed, match="so did the way back") as raised,
