@@ -72,6 +72,8 @@ class Outcome:
     error: UpdaterError | None = None
     told: bool = False
     """Whether people have been told of it already, by the process in which it ended."""
+    put_off: bool = False
+    """Whether the way back has not come to its end, and is to be gone on with."""
     without_data: bool = False
     """Whether the way back was given up with data that are not back: nothing may be started over that by itself."""
 
@@ -211,7 +213,8 @@ def _put_off(notes: Run, error: RollbackFailed) -> Outcome:
     tx.progress.end("rollback-failed")
     tx.journal.release()
     tx.say(f"rollback-failed: {error.message}", error=True)
-    return Outcome("rollback-failed", outcome_record(notes, "rollback-failed", error, None), error)
+    record = outcome_record(notes, "rollback-failed", error, None)
+    return Outcome("rollback-failed", record, error, put_off=True)
 
 
 def give_up(notes: Run, because: UpdaterError, problems: Sequence[UpdaterError], *details: str) -> Outcome:

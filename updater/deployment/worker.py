@@ -23,7 +23,7 @@ from updater.deployment import announcing, configuration, engine, housekeeping, 
 from updater.deployment.cancel import Cancellation
 from updater.deployment.journal import Journal
 from updater.deployment.transaction import Request, Transaction
-from updater.errors import PreflightFailed, UpdaterError
+from updater.errors import PreflightFailed, RollbackFailed, UpdaterError
 from updater.layout import Layout
 from updater.releases import service, store
 
@@ -104,9 +104,24 @@ def deploy(
         tx.wrong = known.wrong
         accepted({"accepted": tx.journal.id, "recovered": [outcome.record for outcome in recovered]})
         outcome = engine.run(tx, phases.of(request))
+        if outcome.put_off:
+            outcome = _go_on(tx, outcome)
         housekeeping.restore_ballast(layout)
         told.ends.append(outcome.record)
         return outcome
+
+
+def _go_on(tx: Transaction, outcome: engine.Outcome) -> engine.Outcome:
+    """Try the way back once more, as the next command would: what was in its way may have been a moment's, and until then nothing runs."""
+    try:
+        recovered = recovery.recover(tx.layout, tx.config, tx.lock)
+    except RollbackFailed as failure:
+        outcome.error, outcome.record["error"] = failure, failure.as_json()
+        return outcome
+    except (UpdaterError, OSError) as failure:
+        tx.say(f"it was not tried once more: {failure}", error=True)
+        return outcome
+    return next((it for it in recovered if it.record["id"] == tx.journal.id), outcome)
 
 
 def begin(
