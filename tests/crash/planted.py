@@ -98,8 +98,8 @@ PLANTED = (
         "    beside = link.with_name(temporary_name(link.name))\n    os.symlink(target, beside)\n",
         "    if os.path.lexists(link):\n        os.unlink(link)\n    os.symlink(target, link)\n    flush_directory(link.parent)\n"
         "    return\n    beside = link.with_name(temporary_name(link.name))\n    os.symlink(target, beside)\n",
-        modes=("kill",),
-        operations=("deploy", "activate", "roll back"),
+        modes=("kill", "kill all", "power cut"),
+        operations=(*DEPLOYING, "deploy a bad release", "activate", "roll back", "roll back with data"),
     ),
     _durable(
         "no flush of the directory after a rename",
