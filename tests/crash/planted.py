@@ -336,7 +336,7 @@ def plant(defect: Planted, place: Path) -> Path:
 
 TRIES = 4
 """How often a point is tried again at the call at which it was red: what the application writes meanwhile differs."""
-BESIDE = (0, 1, -1, 2, -2, 3, -3) * 2
+BESIDE = (0, 1, -1, 2, -2, 3, -3)
 """One run has some calls more before it than another: the number is tried so much beside, until it is that call."""
 LOOKED_INTO = 6
 """How many points that turn red are tried again before a defect counts as not found."""
@@ -382,7 +382,10 @@ def objection(control: Sequence[Result], again: Sequence[Result]) -> str:
     if all(it.outcome == "harness" for it in control):
         return "not reached without the defect"
     if not any(it.outcome == "violation" for it in again):
-        return f"not red again in {len(again)} tries: {', '.join(it.outcome for it in again)}"
+        came = Counter(it.outcome for it in again)
+        return (
+            f"not red again in {len(again)} tries: {', '.join(f'{count} {it}' for it, count in came.items())}"
+        )
     return ""
 
 
@@ -394,12 +397,19 @@ def _try_again(red: Result, tries: int) -> list[Result]:
     """In a process of its own: the point, until it is red or was at its call so often."""
     made: list[Result] = []
     by_number = red.point.mode not in (*points.DISKS[1:], "double")
-    for beside in BESIDE:
-        number = max(1, red.point.number + beside) if by_number else red.point.number
-        made.append(campaign.try_point(replace(red.point, number=number)))
-        hit = sum(not by_number or _place_of(it) == _place_of(red) for it in made)
-        if made[-1].outcome == "violation" or hit >= tries:
+    besides, hits = iter(BESIDE if by_number else (0,) * tries), 0
+    beside: int | None = next(besides)
+    while beside is not None and hits < tries:
+        it = campaign.try_point(
+            replace(red.point, number=max(min(1, red.point.number), red.point.number + beside))
+        )
+        made.append(it)
+        if it.outcome == "violation":
             break
+        if not by_number or _place_of(it) == _place_of(red):
+            hits += 1  # the number is the right one for now
+        else:
+            beside = next(besides, None)
     return made
 
 

@@ -43,7 +43,7 @@ def test_a_point_counts_that_is_good_without_the_defect_and_red_again_with_it() 
         ([GOOD, RED], [RED], "red without the defect, too: rows are lost"),
         ([UNREACHED], [RED], "not reached without the defect"),
         ([GOOD], [GOOD, GOOD], "not red again in 2 tries"),
-        ([GOOD], [UNREACHED], "not red again in 1 tries: harness"),
+        ([GOOD], [UNREACHED], "not red again in 1 tries: 1 harness"),
     ],
 )
 def test_an_accident_that_happens_to_anybody_has_found_nothing(
