@@ -20,7 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -98,8 +98,8 @@ PLANTED = (
         "    beside = link.with_name(temporary_name(link.name))\n    os.symlink(target, beside)\n",
         "    if os.path.lexists(link):\n        os.unlink(link)\n    os.symlink(target, link)\n    flush_directory(link.parent)\n"
         "    return\n    beside = link.with_name(temporary_name(link.name))\n    os.symlink(target, beside)\n",
-        modes=("kill",),
-        operations=("deploy", "activate", "roll back"),
+        modes=("kill", "kill all", "power cut"),
+        operations=(*DEPLOYING, "deploy a bad release", "activate", "roll back", "roll back with data"),
     ),
     _durable(
         "no flush of the directory after a rename",
@@ -335,7 +335,9 @@ def plant(defect: Planted, place: Path) -> Path:
 
 
 TRIES = 4
-"""How often a point is tried again: where the application writes, and when, differs."""
+"""How often a point is tried again at the call at which it was red: what the application writes meanwhile differs."""
+BESIDE = (0, 1, -1, 2, -2, 3, -3)
+"""One run has some calls more before it than another: the number is tried so much beside, until it is that call."""
 LOOKED_INTO = 6
 """How many points that turn red are tried again before a defect counts as not found."""
 
@@ -372,13 +374,18 @@ class Look:
         return bool(defect.spare and not self.found and self.good and not self.unreached)
 
 
-def objection(control: Result, again: Sequence[Result]) -> str:
-    """Why a point that turned red has not found the defect; ``""``: it has. ``control``: the point without the defect; ``again``:
-    with it."""
-    if control.outcome in ("violation", "harness"):
-        return f"red without the defect, too: {_first_line(control.text)}"
+def objection(control: Sequence[Result], again: Sequence[Result]) -> str:
+    """Why a point that turned red has not found the defect; ``""``: it has. ``control``: the point tried without the defect;
+    ``again``: with it."""
+    if red := next((it for it in control if it.outcome == "violation"), None):
+        return f"red without the defect, too: {_first_line(red.text)}"
+    if all(it.outcome == "harness" for it in control):
+        return "not reached without the defect"
     if not any(it.outcome == "violation" for it in again):
-        return f"not red again in {len(again)} tries: {', '.join(it.outcome for it in again)}"
+        came = Counter(it.outcome for it in again)
+        return (
+            f"not red again in {len(again)} tries: {', '.join(f'{count} {it}' for it, count in came.items())}"
+        )
     return ""
 
 
@@ -386,12 +393,29 @@ def _first_line(text: str) -> str:
     return (text.splitlines() or [""])[0][:200]
 
 
-def _try_until_red(point: Point, tries: int) -> list[Result]:
-    """In a process of its own: the point, again and again until it is red."""
+def _try_again(red: Result, tries: int) -> list[Result]:
+    """In a process of its own: the point, until it is red or was at its call so often."""
     made: list[Result] = []
-    while len(made) < tries and not (made and made[-1].outcome == "violation"):
-        made.append(campaign.try_point(point))
+    by_number = red.point.mode not in (*points.DISKS[1:], "double")
+    besides, hits = iter(BESIDE if by_number else (0,) * tries), 0
+    beside: int | None = next(besides)
+    while beside is not None and hits < tries:
+        it = campaign.try_point(
+            replace(red.point, number=max(min(1, red.point.number), red.point.number + beside))
+        )
+        made.append(it)
+        if it.outcome == "violation":
+            break
+        if not by_number or _place_of(it) == _place_of(red):
+            hits += 1  # the number is the right one for now
+        else:
+            beside = next(besides, None)
     return made
+
+
+def _place_of(it: Result) -> tuple[str, str]:
+    """The call, without what is called otherwise in each run."""
+    return it.call, re.sub(r"\d{8}[T_]\d{6}(-[0-9a-f]{6})?|-\d+-[0-9a-f]{8}", "…", it.path)
 
 
 def _look_at(names: Sequence[str]) -> str:
@@ -460,8 +484,8 @@ def _see(look: Look, planted: Path, place: Path, red: Result) -> None:
     name = red.point.named()
     if what := mistake(red.text, OF_NOBODY):
         raise Misplanted(f"at {name}: {what}")
-    again, control = _in_both(planted, place, _try_until_red, (red.point, TRIES), (red.point, 1))
-    if why := objection(control[-1], again):
+    again, control = _in_both(planted, place, _try_again, (red, TRIES), (red, 1))
+    if why := objection(control, again):
         look.refused.append(f"{name}: {why}")
     else:
         look.found, look.where = red.text, name

@@ -33,21 +33,21 @@ RED, GOOD, UNREACHED = _result("violation", "rows are lost"), _result("old"), _r
 
 
 def test_a_point_counts_that_is_good_without_the_defect_and_red_again_with_it() -> None:
-    assert not objection(GOOD, [RED])
-    assert not objection(GOOD, [GOOD, UNREACHED, RED])
+    assert not objection([GOOD], [RED])
+    assert not objection([UNREACHED, GOOD], [GOOD, UNREACHED, RED])
 
 
 @pytest.mark.parametrize(
     ("control", "again", "why"),
     [
-        (RED, [RED], "red without the defect, too: rows are lost"),
-        (UNREACHED, [RED], "red without the defect, too"),
-        (GOOD, [GOOD, GOOD], "not red again in 2 tries"),
-        (GOOD, [UNREACHED], "not red again in 1 tries: harness"),
+        ([GOOD, RED], [RED], "red without the defect, too: rows are lost"),
+        ([UNREACHED], [RED], "not reached without the defect"),
+        ([GOOD], [GOOD, GOOD], "not red again in 2 tries"),
+        ([GOOD], [UNREACHED], "not red again in 1 tries: 1 harness"),
     ],
 )
 def test_an_accident_that_happens_to_anybody_has_found_nothing(
-    control: Result, again: list[Result], why: str
+    control: list[Result], again: list[Result], why: str
 ) -> None:
     assert why in objection(control, again)
 

@@ -166,7 +166,7 @@ class World:
         self.elsewhere.touch()
         self.saved_elsewhere = ""
         self.last_row = ""
-        """The newest row that had been noted where the present state was saved."""
+        """The newest row that had been noted for both databases where the present state was saved."""
         self.writers: set[str] = set()
         """The numbers of the processes that had written before anything was interrupted."""
         releases: list[Release] = []
