@@ -68,10 +68,11 @@ def stratified(calls: Sequence[Call], count: int, choice: random.Random) -> list
     deciding = [
         it
         for (about, name), group in groups.items()
-        if (about in DECIDING and name.startswith(("rename", "unlink", "symlink")))
-        or (about in REMOVED and name == "unlinkat")
+        if about in DECIDING and name.startswith(("rename", "unlink", "symlink"))
         for it in group
     ]
+    removed = [it for about in sorted(REMOVED) for it in groups.get((about, "unlinkat"), [])]
+    deciding += choice.sample(removed, min(4, len(removed)))
     ends = [it for group in groups.values() for it in dict.fromkeys((group[-1], group[0]))]
     choice.shuffle(deciding)
     ends.sort(key=lambda it: (kind(it) in BULK, choice.random()))

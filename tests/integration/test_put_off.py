@@ -70,7 +70,7 @@ def test_the_old_release_does_not_run_before_its_data_are_back(site: Site, tmp_p
     assert cancelled.code == 130 and "v1.0.0 is in service again" in cancelled.err, cancelled.text
     out, err = running.communicate(timeout=60)
     assert running.returncode == 130, out + err
-    log = (site.layout.logs / "updater.log").read_text()
+    log = site.layout.update_log.read_text()
     assert "web not started: the data are not all back" in log, "what it wrote then would be lost"
     assert log.index("web not started") < log.rindex("cancelled")
     site.runs("v1.0.0")
