@@ -108,13 +108,13 @@ def _state(world: World, operation: Operation, version: str, record: Any) -> str
 
 
 def _follow(world: World, record: Any) -> None:
-    """What updater advises where it holds still leads out of it: the first command that it names is typed."""
+    """What updater advises where it holds still leads out of it: the commands that it names are typed."""
     advice = str(record["error"]["advice"])
-    named = re.search(r"`updater ([^`]+)`", advice)
-    _must(named is not None, f"held still, and no command is advised: {advice}")
-    assert named is not None
-    done = world.command(*named[1].split())
-    _must(done.code == 0, f"held still, and `{named[0]}` does not lead out: {done.code}\n{done.text}")
+    named = re.findall(r"`updater ([^`]+)`", advice)
+    _must(bool(named), f"held still, and no command is advised: {advice}")
+    for words in named:
+        done = world.command(*words.split(), *(["--yes"] if "restore" in words else []))
+        _must(done.code == 0, f"held still, and {words!r} does not lead out: {done.code}\n{done.text}")
 
 
 def _kept_its_word(operation: Operation, version: str, record: Any, code: int | None) -> None:

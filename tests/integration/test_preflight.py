@@ -36,7 +36,7 @@ def test_everything_that_matters_is_looked_at(site: Site) -> None:
     found = checks(site)
     assert list(found) == [
         "lock", "source", "api", "root", "user", "current", "records", "space", "inodes", "clock", "release in service",
-        "rollback", "data in releases", "hold", "databases", "dumps", "last backup", "emergency", "gate", "health", "ports",
+        "rollback", "data in releases", "hold", "data in place", "databases", "dumps", "last backup", "emergency", "gate", "health", "ports",
         "shared files", "power", "memory", "marks", "environment", "code",
     ]  # fmt: skip
     assert found["code"] == 0

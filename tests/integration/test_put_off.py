@@ -258,6 +258,10 @@ def test_data_that_cannot_be_moved_back_are_named_and_nothing_runs_without_them(
     assert whats(Path(place)) == ["later"]
     assert "updater recover" not in done.err and "updater restart" not in done.err
     assert site.updater("recover").out == "nothing to recover\n"
+    for words in (("start",), ("restart",), ("activate", "v1.0.0")):
+        refused = site.updater(*words)
+        assert refused.code == 3 and f"is not in its place: it is {place}" in refused.text, refused.text
+        assert "updater backup restore" in refused.text and site.answer() is None
     (site.layout.shared / "data").unlink()
     (site.layout.shared / "data").mkdir()
     way = re.search(r"put the data back: `(updater backup restore \S+)`", done.err)

@@ -385,6 +385,15 @@ def missing(layout: Layout, swap: Swap) -> list[tuple[str, Path]]:
     ]
 
 
+def given_up(layout: Layout) -> list[Swap]:
+    """The moves whose way back was given up: their data were set aside. A record that cannot be read tells nothing."""
+    found = []
+    for record in sorted(layout.own.glob("swap-*.kept.json")):
+        with contextlib.suppress(UpdaterError):
+            found.append(_read(layout, record))
+    return [it for it in found if it is not None]
+
+
 def moved_to(layout: Layout, swap: Swap) -> list[Path]:
     """The directories in which something lies that was moved, or was to be."""
     places = (directory(layout, swap, holder) for holder in swap.holders)

@@ -82,6 +82,18 @@ def _not_in_place(layout: Layout, moved: swap.Swap) -> list[str]:
     return told + ([f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else [])
 
 
+def never_came_back(layout: Layout) -> list[str]:
+    """What is missing since a way back was given up, however long ago: until it is back whatever starts would begin without it."""
+    return [line for it in swap.given_up(layout) for line in _not_in_place(layout, it)]
+
+
+WITHOUT = (
+    "move each back to its place (mv), or put a backup back: updater backup restore ID (updater backup list); "
+    "to begin without them: mv .updater/swap-*.kept.json elsewhere"
+)
+"""What to do where data never came back."""
+
+
 def places(layout: Layout) -> list[Path]:
     """Directories in which moved data are removed from, and a kill may leave temporary names."""
     shared = Path(os.path.realpath(layout.shared))

@@ -9,9 +9,16 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from updater import health, lock, records
-from updater.deployment import configuration, housekeeping, journal
+from updater.deployment import configuration, housekeeping, journal, tidying
 from updater.deployment.cancel import interruptible
-from updater.errors import Cancelled, HealthFailed, NotFound, ProcessFailed, UsageError
+from updater.errors import (
+    Cancelled,
+    HealthFailed,
+    NotFound,
+    PreflightFailed,
+    ProcessFailed,
+    UsageError,
+)
 from updater.layout import Layout
 from updater.operations import Root
 from updater.processes import control, forced, proof, state
@@ -68,11 +75,13 @@ def start(
 
     Raises:
         UsageError: nothing is in service, or no such process. ProcessFailed: one died at once.
+        PreflightFailed: data are missing since a way back was given up; nothing was started.
         HealthFailed: one does not answer as it should; it is left running.
         Cancelled: somebody interrupted it, or stopped everything by force; the state is told.
     """
     with root.changing("start"), _telling(root, "start") as check:
         version = _version(root)
+        _refuse_without_data(root)
         root = root.starting(version)
         chosen = _configured(root, names)
         return _start(root, version, chosen, wait, check, warn)
@@ -92,12 +101,24 @@ def restart(
     """Stop processes and start those of the release in service; ``wait``, ``warn`` and errors as for :func:`start`."""
     with root.changing("restart"), _telling(root, "restart") as check:
         version = _version(root)
+        _refuse_without_data(root)
         root = root.starting(version)
         control.adopt(root.layout)
         wanted = _configured(root, names)
         control.refuse_odd_logs(root.layout, wanted)
         control.stop(root.layout, root.config, _known(root, names), warn=_noted(root, warn))
         return _start(root, version, wanted, wait, check, warn)
+
+
+def _refuse_without_data(root: Root) -> None:
+    """What starts without its data makes new ones, and a trading bot forgets what it holds."""
+    if lost := tidying.never_came_back(root.layout):
+        raise PreflightFailed(
+            "data are not in their place since a way back was given up",
+            details=lost,
+            state="Nothing was started.",
+            advice=tidying.WITHOUT,
+        )
 
 
 def _noted(root: Root, warn: control.Warn | None) -> control.Warn:

@@ -28,6 +28,7 @@ def all_checks(layout: Layout, config: Config, plan: Plan) -> dict[str, Look]:
     if plan.kind != "fetch":
         checks |= {
             "hold": partial(installation.hold, layout, plan),
+            "data in place": partial(data.in_place, layout, plan),
             "databases": partial(data.databases, layout, config, plan),
             "dumps": partial(data.dump_commands, layout, config, plan),
             "last backup": partial(data.last_backup, layout),

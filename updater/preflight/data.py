@@ -10,6 +10,7 @@ from datetime import timedelta
 from updater import emergency, records
 from updater.backups import catalogue, dumps, gather, holders, sqlite
 from updater.config import Config
+from updater.deployment import tidying
 from updater.errors import BackupFailed, UpdaterError
 from updater.layout import Layout
 from updater.preflight import Finding, ok, warning
@@ -19,6 +20,13 @@ CHECKED = 64 * 1024**2
 """Bytes up to which a database is checked here already; a larger one is checked on its copy in the backup."""
 
 OLD = timedelta(days=7)
+
+
+def in_place(layout: Layout, plan: Plan) -> Finding:
+    """Nothing is missing that a way back could not put back."""
+    if lost := tidying.never_came_back(layout):
+        return plan.problem("; ".join(lost), tidying.WITHOUT)
+    return ok("nothing is missing since a way back was given up")
 
 
 def databases(layout: Layout, config: Config, plan: Plan) -> Finding:
