@@ -544,11 +544,16 @@ def full(case: Case) -> oracle.Verdict:
         )
     finally:
         filler.unlink(missing_ok=True)
-    if not case.came and "disk is full" in text and code not in case.operation.codes:
-        case.came.append(calls.Call(0, 0, "a commit of the application", ()))
+    noticed = next((who for said, who in NO_ROOM.items() if said in text), "")
+    if not case.came and noticed and code not in case.operation.codes:
+        case.came.append(calls.Call(0, 0, noticed, ()))
     if not case.came:
         not_reached(code, text, case.operation.codes)
     return _after_error(case, known, code, text, lasts=True, dead=True)
+
+
+NO_ROOM = {"disk is full": "a commit of the application", "0 MB free": "preflight"}
+"""Who else notices that there is no room, by what it says."""
 
 
 def _free(place: Path) -> int:
