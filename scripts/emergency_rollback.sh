@@ -143,6 +143,7 @@ if [ $dry_run = 1 ]; then
     exit 0
 fi
 warn_root
+warn_missing
 ask "Stop the application and put $to into service?"
 
 take_lock "emergency_rollback.sh"

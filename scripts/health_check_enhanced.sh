@@ -379,6 +379,9 @@ look_marks() {
     if [ -n "$(field "$own/emergency" to)" ] && [ -z "$at_work" ]; then
         check failed deployment "emergency_rollback.sh to $(field "$own/emergency" to) was killed, since $(field "$own/emergency" at)" "run it again: $(command_line emergency_rollback.sh)"
     fi
+    if [ -f "$own/missing.json" ]; then
+        wrong data "data are not in their place since a way back was given up; which, and where they lie: $own/missing.json" "move each back (mv), or put a backup back: $(command_line restore_backup.sh)"
+    fi
     if [ -e "$own/swap.json" ]; then
         wrong data "data are being moved below shared/ ($(json_text "$own/swap.json" purpose) of $(json_text "$own/swap.json" id)), and nobody is at work on it" "$undo"
     elif [ -e "$own/swapped.json" ] && [ -z "$at_work" ]; then

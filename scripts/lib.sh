@@ -132,6 +132,11 @@ command_line() {
 }
 
 # warn_root: what a script starts runs as the one who runs the script
+# warn_missing: whatever starts while data are missing begins without them; updater refuses that
+warn_missing() {
+    [ ! -f "$own/missing.json" ] || warn "data are not in their place since a way back was given up; which, and where they lie: $own/missing.json. To put a backup back: $(command_line restore_backup.sh)"
+}
+
 warn_root() {
     [ "$(id -u 2>/dev/null)" = 0 ] || return 0
     # shellcheck disable=SC2046,SC2012

@@ -222,7 +222,8 @@ undo_one() {
     # From here on it goes back, whoever goes on with it: a restore that was taken back leaves nothing else that tells so. Where lines
     # were lost the disk tells. What cannot be written hinders nothing
     if [ -n "$sha_tool" ] && [ "$j_lost" = 0 ] && ! journal_failed; then
-        journal_add "$journal" failed "{\"code\":\"deployment-interrupted\",\"message\":\"updater was killed, or the machine stopped, in phase $(journal_phase)\"}" ||
+        phase=$(journal_phase)
+        journal_add "$journal" failed "{\"code\":\"deployment-interrupted\",\"message\":\"updater was killed, or the machine stopped, in phase ${phase:-begin}\"}" ||
             warn 'that it goes back was not recorded (a full disk?)'
     fi
     touched=0

@@ -118,6 +118,7 @@ if [ $dry_run = 1 ]; then
     who=$(holder) && say "Another operation is at work now, so it would refuse: $who"
     exit 0
 fi
+[ $install_only = 1 ] || warn_missing
 if [ $install_only = 1 ]; then ask "Install $coming?"; else ask "Install $coming, and put it into service?"; fi
 
 take_lock manual_update.sh

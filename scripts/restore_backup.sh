@@ -567,6 +567,7 @@ if [ $start = 1 ] && [ -n "$names" ]; then
 fi
 noted intent commit
 trap : INT HUP TERM
+rm -f "$own/missing.json"   # what a way back could not put back has come from the backup, or is not wanted any more
 swap_accept || warn 'what gave way lies in '"$work"' still: updater recover tidies up'
 kept=$(swap_kept)
 for part in $chosen; do   # directories that may not be written to: the archive has them open

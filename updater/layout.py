@@ -179,6 +179,11 @@ class Layout(NamedTuple):
         return self.own / "swapped.json"
 
     @property
+    def missing(self) -> Path:
+        """Exists while data are not in their place since a way back was given up; what lies where, as JSON."""
+        return self.own / "missing.json"
+
+    @property
     def identity(self) -> Path:
         """What tells this root from others in its backups."""
         return self.own / "id"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import itertools
 import json
 import multiprocessing
@@ -10,6 +11,7 @@ import multiprocessing.util
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -43,6 +45,12 @@ def begin_job(place: Path, package: Path | None) -> None:
     _place, _package = place / f"j{os.getpid()}", package
     os.environ.setdefault("PYTEST_XDIST_WORKER", f"gw{os.getpid() % 32}")  # ports of its own
     multiprocessing.util.Finalize(None, end_worlds, exitpriority=10)
+
+
+def _begin_below(place: Path, package: Path | None) -> None:
+    """The same in a process that goes with the run, however that ends; what it has mounted the next run unmounts."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
+    begin_job(place, package)
 
 
 def end_worlds() -> None:
@@ -225,7 +233,7 @@ class Run:
 
     def _pool(self, place: Path) -> ProcessPoolExecutor:
         context = multiprocessing.get_context("spawn")
-        return ProcessPoolExecutor(self.jobs, context, begin_job, (place, self.package))
+        return ProcessPoolExecutor(self.jobs, context, _begin_below, (place, self.package))
 
     def _recoveries(
         self, pool: ProcessPoolExecutor, golden: Mapping[str, Sequence[Call]]

@@ -154,7 +154,8 @@ def begin(layout: Layout, identifier: str, purpose: str, holders: Iterable[str])
             f"data of {other.id} ({other.purpose}) are still being moved", advice="run: updater recover"
         )
     clear(layout)
-    found = Swap(identifier, purpose, tuple(dict.fromkeys(holders)))
+    _keep_what_no_record_names(layout, identifier, holders := tuple(dict.fromkeys(holders)))
+    found = Swap(identifier, purpose, holders)
     durable.remove(layout.swap_steps)  # of an earlier move, perhaps of the same deployment
     _write(layout, found)
     for holder in found.holders:
@@ -165,6 +166,13 @@ def begin(layout: Layout, identifier: str, purpose: str, holders: Iterable[str])
         durable.flush_directory(place)
         durable.flush_directory(place.parent)
     return found
+
+
+def _keep_what_no_record_names(layout: Layout, identifier: str, holders: Iterable[str]) -> None:
+    """Somebody has moved a record away, and what it told of lies in the directories that are to be used: it may be nowhere else."""
+    swap = Swap(identifier, "", tuple(holders))
+    for place in moved_to(layout, swap):
+        durable.rename(place, _free_name(place.with_name(f"{ASIDE}kept-{identifier}")))
 
 
 def _write(layout: Layout, swap: Swap) -> None:
@@ -383,15 +391,6 @@ def missing(layout: Layout, swap: Swap) -> list[tuple[str, Path]]:
         and os.path.lexists(old := _old(layout, swap, it))
         and not os.path.lexists(layout.shared / it.path)
     ]
-
-
-def given_up(layout: Layout) -> list[Swap]:
-    """The moves whose way back was given up: their data were set aside. A record that cannot be read tells nothing."""
-    found = []
-    for record in sorted(layout.own.glob("swap-*.kept.json")):
-        with contextlib.suppress(UpdaterError):
-            found.append(_read(layout, record))
-    return [it for it in found if it is not None]
 
 
 def moved_to(layout: Layout, swap: Swap) -> list[Path]:

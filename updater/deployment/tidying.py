@@ -3,11 +3,14 @@ changes something looks for it, so it imports nothing of what moves data."""
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from updater import durable, records
-from updater.backups import swap
+from updater.backups import sqlite, swap
 from updater.backups.gather import shown
 from updater.deployment import journal
 from updater.errors import UpdaterError
@@ -44,6 +47,8 @@ def tidy(layout: Layout) -> None:
             return
         for line in where(layout):
             records.log(layout, line, error=True)
+        if found := swap.missing(layout, left):
+            durable.write(layout.missing, json.dumps({path: str(place) for path, place in found}) + "\n")
         swap.set_aside(layout)
     except (UpdaterError, OSError) as failure:
         records.log(layout, f"data that were moved could not be tidied up: {failure}", error=True)
@@ -77,21 +82,47 @@ def where(layout: Layout) -> list[str]:
 
 def _not_in_place(layout: Layout, moved: swap.Swap) -> list[str]:
     """What is missing since data were moved, and where it lies, for people."""
-    found = swap.missing(layout, moved)
+    return _told(_still_missing(layout, dict(swap.missing(layout, moved))))
+
+
+def _told(found: Sequence[tuple[str, Path]]) -> list[str]:
     told = [f"shared/{shown(path)} is not in its place: it is {place}" for path, place in found[:SHOWN]]
     return told + ([f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else [])
 
 
 def never_came_back(layout: Layout) -> list[str]:
-    """What is missing since a way back was given up, however long ago: until it is back whatever starts would begin without it."""
-    return [line for it in swap.given_up(layout) for line in _not_in_place(layout, it)]
+    """What is missing since a way back was given up, for people: until it is back, or a backup was put back, or a release is in service
+    all the same, whatever starts would begin without it."""
+    noted = records.read_json(layout.missing) or {}
+    places = {path: Path(place) for path, place in noted.items() if isinstance(place, str)}
+    return _told(_still_missing(layout, places))
 
 
-WITHOUT = (
-    "move each back to its place (mv), or put a backup back: updater backup restore ID (updater backup list); "
-    "to begin without them: mv .updater/swap-*.kept.json elsewhere"
-)
-"""What to do where data never came back."""
+def _still_missing(layout: Layout, places: Mapping[str, Path]) -> list[tuple[str, Path]]:
+    """What has not come back. The log of a database goes with that: beside another database that stands in its place it would do harm."""
+
+    def is_there(path: str) -> bool:
+        return os.path.lexists(layout.shared / path) or not os.path.lexists(places[path])
+
+    def another_stands_there(path: str) -> bool:
+        database = next((path.removesuffix(end) for end in sqlite.SIBLINGS if path.endswith(end)), path)
+        if database == path or not os.path.lexists(layout.shared / database):
+            return False
+        return database not in places or os.path.lexists(places[database])
+
+    return [
+        (path, place)
+        for path, place in places.items()
+        if not is_there(path) and not another_stands_there(path)
+    ]
+
+
+def without_data(layout: Layout) -> str:
+    """What to do where data never came back."""
+    return (
+        "move each back to its place (mv), or put a backup back: updater backup restore ID (see updater backup list); "
+        f"to begin without them: rm {shlex.quote(str(layout.missing))}"
+    )
 
 
 def places(layout: Layout) -> list[Path]:

@@ -113,6 +113,8 @@ def deploy(
 
 def _go_on(tx: Transaction, outcome: engine.Outcome) -> engine.Outcome:
     """Try the way back once more, as the next command would: what was in its way may have been a moment's, and until then nothing runs."""
+    if tx.journal.read().rolling_back is None:  # whoever goes on would not know why, nor that it goes back
+        return outcome
     try:
         recovered = recovery.recover(tx.layout, tx.config, tx.lock)
     except RollbackFailed as failure:

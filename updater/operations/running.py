@@ -117,7 +117,7 @@ def _refuse_without_data(root: Root) -> None:
             "data are not in their place since a way back was given up",
             details=lost,
             state="Nothing was started.",
-            advice=tidying.WITHOUT,
+            advice=tidying.without_data(root.layout),
         )
 
 

@@ -25,7 +25,7 @@ OLD = timedelta(days=7)
 def in_place(layout: Layout, plan: Plan) -> Finding:
     """Nothing is missing that a way back could not put back."""
     if lost := tidying.never_came_back(layout):
-        return plan.problem("; ".join(lost), tidying.WITHOUT)
+        return plan.problem("; ".join(lost), tidying.without_data(layout))
     return ok("nothing is missing since a way back was given up")
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from updater import durable
 from updater.backups import catalogue, create, dumps, gather, sqlite, staging, swap
 from updater.backups.swap import Swap
 from updater.config import BackupConfig
@@ -41,10 +42,20 @@ def are_not_back(tx: Transaction) -> bool:
 def are_under_way(tx: Transaction) -> bool:
     """The same where the way back was broken off each time: by what is on the disk and in the journal."""
     moving = swap.pending(tx.layout)
+    if moving is not None and moving.ready:
+        return True
     log = tx.journal.read()
-    begun = {it.phase for it in log.lines if it.kind == "note" and "kept" in it.data} | {"load"}
-    back = {it.phase for it in log.lines if it.kind == "note" and "back" in it.data} | {"restore"}
-    return (moving is not None and moving.ready) or bool(begun & {*log.intended()} - back)
+    left = {*log.intended()}
+    back = {(it.phase, it.data["back"]) for it in log.lines if it.kind == "note" and "back" in it.data}
+    if "load" in left and ("load", "dumps") not in back:
+        return True
+    if "migrate" not in left:
+        return False
+    before = (tx.facts.get("migrate") or {}).get("before") or {}
+    changed = any(schema(tx.layout.shared / path) != known for path, known in before.items())
+    dumps = bool(tx.config.migrate.command and _dumps_of(tx, tx.backup))
+    data_left = (changed or _noted(tx, "migrate") is not None) and ("migrate", "data") not in back
+    return data_left or (dumps and ("migrate", "dumps") not in back)
 
 
 def _once(tx: Transaction, phase: str, what: str, act: Callable[[], object]) -> None:
@@ -235,7 +246,7 @@ def _decide(tx: Transaction, before: Schemas, mine: Swap | None, others: bool) -
         "by_rename": [it.path for it in mine.steps] if mine else [],
         "holders": mine.holders if mine else [],
     }
-    _note(tx, "migrate", decided)
+    tx.journal.record("note", "migrate", decided)
     return decided
 
 
@@ -369,3 +380,4 @@ def settle(tx: Transaction) -> None:
     """After the commit: the data that were moved there are what counts; what lay there before goes."""
     note_schema(tx)
     swap.accept(tx.layout)
+    durable.remove(tx.layout.missing)  # whoever put this into service has decided what the data are
