@@ -156,7 +156,11 @@ def divided(mode: str, wanted: float, sizes: Mapping[str, int], seed: int, *, ea
     fitting = {
         name: 1 if mode == "power cut once done" else size for name, size in sizes.items() if fits(mode, name)
     }
-    return weighted(wanted, fitting, f"{seed}/{mode}") if each else shares(wanted, fitting)
+    if not each:
+        return shares(wanted, fitting)
+    found = weighted(wanted, fitting, f"{seed}/{mode}")
+    # what was said to be done is told by this mode alone, and by short commands best
+    return {name: found.get(name, 1) for name in fitting} if mode == "power cut once done" else found
 
 
 Chosen = Iterator[tuple[int, tuple[str | int, ...]]]
