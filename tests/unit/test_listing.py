@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -68,3 +70,25 @@ def test_a_clone_that_cannot_be_linked_fails_as_a_whole(environment: Path) -> No
         pytest.raises(OSError, match="cross-device"),
     ):
         listing(environment, link_to=Path(elsewhere) / "clone")
+
+
+FORKS = """
+import sys, threading
+from pathlib import Path
+from updater.environments.listing import listing
+forks = []
+sys.addaudithook(lambda event, _: forks.append(event) if event == "os.fork" else None)
+alone = listing(Path(sys.argv[1]))
+done = threading.Event()
+other = threading.Thread(target=done.wait)
+other.start()
+beside = listing(Path(sys.argv[1]))
+done.set()
+print(len(forks), alone == beside)
+"""
+
+
+def test_nothing_is_forked_beside_other_threads(environment: Path) -> None:
+    """In the child a lock that another thread holds would never be given back."""
+    done = subprocess.run([sys.executable, "-c", FORKS, environment], capture_output=True, text=True)
+    assert done.stdout == "1 True\n", done.stdout + done.stderr

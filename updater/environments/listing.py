@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import stat
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -77,7 +78,9 @@ def _directory(place: _Place) -> str:
             lines.append(f"{name} {seen.st_size} {seen.st_mtime_ns}\n")
             if place.target is not None:
                 os.link(name, name, src_dir_fd=place.source, dst_dir_fd=place.target, follow_symlinks=False)
-    sums = _shared_out(place, folders) if place.alone and len(folders) >= WIDE else _folders(place, folders)
+    # A fork of a process with other threads may find a lock taken that nobody gives back in it, and wait for ever.
+    two = place.alone and len(folders) >= WIDE and threading.active_count() == 1
+    sums = _shared_out(place, folders) if two else _folders(place, folders)
     lines += [f"{name}/ {sums[name]}\n" for name in folders]
     return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
