@@ -19,6 +19,7 @@ from tests.crash.disk import Disk
 from tests.crash.operations import OPERATIONS, Operation, watched_run
 from tests.crash.pids import start_as
 from tests.crash.world import Violation, World
+from tests.site import eventually
 from updater.subprocesses import read_fields
 
 ERRORS = ("ENOSPC", "EIO", "EACCES", "EMFILE", "EROFS")
@@ -544,12 +545,19 @@ def full(case: Case) -> oracle.Verdict:
         )
     finally:
         filler.unlink(missing_ok=True)
+    _come_round(case.world)
     noticed = next((who for said, who in NO_ROOM.items() if said in text), "")
     if not case.came and noticed and code not in case.operation.codes:
         case.came.append(calls.Call(0, 0, noticed, ()))
     if not case.came:
         not_reached(code, text, case.operation.codes)
     return _after_error(case, known, code, text, lasts=True, dead=True)
+
+
+def _come_round(world: World) -> None:
+    """There is room again: the application writes on, or has died of it by now."""
+    on = world.writes(world.rows.stat().st_size)
+    eventually(lambda: on() or not world.forks.family(), "the application writes on or has ended", 10)
 
 
 NO_ROOM = {"disk is full": "a commit of the application", "0 MB free": "preflight"}
