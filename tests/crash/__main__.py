@@ -76,6 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
         given.budget,
         given.stop,
     )
+    run.points = given.points
     print(f"seed {given.seed}, {given.jobs} jobs", file=sys.stderr)
     run.go(given.note)
     return report(run, given.table, given.json)
@@ -117,7 +118,8 @@ def page(run: campaign.Run, text: str) -> str:
     lines = [
         "# The last run of the crash tests",
         "",
-        f"`python -m tests.crash --seed {run.seed}`, {datetime.now(UTC):%Y-%m-%d}, {platform.system()} {platform.release()}, "
+        f"{f'A sample of the full run: `python -m tests.crash --points {run.points}' if run.points else '`python -m tests.crash'} "
+        f"--seed {run.seed}`, {datetime.now(UTC):%Y-%m-%d}, {platform.system()} {platform.release()}, "
         f"{os.cpu_count()} processors, Python {platform.python_version()}, {run.seconds / 60:.0f} minutes"
         f"{f' in {run.sittings} sittings' if run.sittings > 1 else ''}; the next deployment after every {run.deploy_every}th point of a process.",
         "",

@@ -159,6 +159,8 @@ class Run:
     seconds: float = 0.0
     planned: int = 0
     sittings: int = 0
+    points: int | None = None
+    """How many were asked for; None: the full run."""
 
     def go(self, note: Path | None = None) -> None:
         """Choose and try. ``note``: a file that gets the points, and each result as soon as it is there, as lines of JSON. One that

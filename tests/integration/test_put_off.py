@@ -346,6 +346,8 @@ def test_what_never_came_back_is_named_until_it_is_back(
     durable.write(layout.missing, json.dumps({path: str(layout.root / it) for path, it in paths.items()}))
     told = tidying.never_came_back(layout)
     assert [it.split(" ")[0] for it in told] == [f"shared/data/{name}" for name in named]
+    tidying.forget_what_came_back(layout)
+    assert layout.missing.exists() == bool(named)
 
 
 def test_what_no_record_names_any_more_is_kept_aside_by_the_next_move(layout: Layout) -> None:

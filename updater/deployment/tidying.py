@@ -3,6 +3,7 @@ changes something looks for it, so it imports nothing of what moves data."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -48,7 +49,9 @@ def tidy(layout: Layout) -> None:
         for line in where(layout):
             records.log(layout, line, error=True)
         if found := swap.missing(layout, left):
-            durable.write(layout.missing, json.dumps({path: str(place) for path, place in found}) + "\n")
+            earlier = records.read_json(layout.missing) or {}
+            noted = {**earlier, **{path: str(place) for path, place in found}}
+            durable.write(layout.missing, json.dumps(noted) + "\n")
         swap.set_aside(layout)
     except (UpdaterError, OSError) as failure:
         records.log(layout, f"data that were moved could not be tidied up: {failure}", error=True)
@@ -96,6 +99,13 @@ def never_came_back(layout: Layout) -> list[str]:
     noted = records.read_json(layout.missing) or {}
     places = {path: Path(place) for path, place in noted.items() if isinstance(place, str)}
     return _told(_still_missing(layout, places))
+
+
+def forget_what_came_back(layout: Layout) -> None:
+    """Everything is in its place: what the application removes later is its own affair."""
+    with contextlib.suppress(OSError):  # a start does not depend on it
+        if layout.missing.exists() and not never_came_back(layout):
+            durable.remove(layout.missing)
 
 
 def _still_missing(layout: Layout, places: Mapping[str, Path]) -> list[tuple[str, Path]]:

@@ -119,6 +119,7 @@ def _refuse_without_data(root: Root) -> None:
             state="Nothing was started.",
             advice=tidying.without_data(root.layout),
         )
+    tidying.forget_what_came_back(root.layout)
 
 
 def _noted(root: Root, warn: control.Warn | None) -> control.Warn:
