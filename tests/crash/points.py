@@ -15,8 +15,8 @@ from tests.crash.faults import CAN_FAIL, ERRORS, NEED_ROOM, Point
 from tests.crash.operations import OPERATIONS
 
 FULL = {
-    "kill": 6000, "kill all": 3300, "kill a child": 300, "script": 500, "power cut": 5950, "power cut once done": 84, "error": 5600, "full disk": 250,
-    "network": 180, "double": 3050, "suspended": 100, "clock": 150,
+    "kill": 6100, "kill all": 3300, "kill a child": 200, "script": 500, "power cut": 5950, "power cut once done": 84, "error": 5700, "full disk": 250,
+    "network": 150, "double": 3050, "suspended": 100, "clock": 150,
 }  # fmt: skip
 """How many points of each mode a full run tries: 10,000 kills, 6,000 power cuts, 6,000 errors, 3,000 double faults."""
 
