@@ -67,7 +67,7 @@ def end_worlds() -> None:
     shutil.rmtree(_place, ignore_errors=True)
 
 
-def _world(filesystem: str) -> tuple[World, Disk | None]:
+def world_on(filesystem: str) -> tuple[World, Disk | None]:
     """The world of this process on a filesystem, ``""`` for memory."""
     if filesystem not in _worlds:
         place = _place / (filesystem or "mem")
@@ -88,7 +88,7 @@ def _filesystem(point: Point) -> str:
 def try_point(point: Point, deploy: bool = True) -> Result:
     """Try one point in this process's world."""
     try:
-        world, disk = _world(_filesystem(point))
+        world, disk = world_on(_filesystem(point))
     except Exception as failure:
         return Result(point, "harness", text=f"{type(failure).__name__}: {failure}", asked=point.named())
     try:
@@ -104,13 +104,13 @@ def try_points(points: Sequence[Point], deploy_every: int) -> list[Result]:
 
 def look(name: str, runs: int = 2) -> list[Call]:
     """The calls of an operation: the shortest of some runs, so that every number is reached in most."""
-    world, _ = _world("")
+    world, _ = world_on("")
     return min((faults.golden(world, OPERATIONS[name]) for _ in range(runs)), key=len)
 
 
 def look_at_recovery(name: str, number: int) -> tuple[str, int, int]:
     """How many calls a recovery after a kill at that point has."""
-    world, _ = _world("")
+    world, _ = world_on("")
     return name, number, len(faults.recovery_calls(world, OPERATIONS[name], number))
 
 

@@ -9,7 +9,7 @@ import random
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -349,13 +349,20 @@ def bystander(case: Case) -> Iterator[None]:
 
 def error(case: Case) -> oracle.Verdict:
     """A call fails, once or from then on."""
+    return failing(case, lambda call: call.number >= case.point.number)
+
+
+def failing(case: Case, begins: Callable[[calls.Call], bool]) -> oracle.Verdict:
+    """The same from the first call on that ``begins`` names and that can fail so."""
     known = begin(case.world, case.operation)
     name, often = str(case.point.more[0]), str(case.point.more[1])
-    number, failing = getattr(errno, name), CAN_FAIL[name]
+    number = getattr(errno, name)
 
     def fault(pid: int) -> calls.Act:
         def act(call: calls.Call) -> int | None:
-            if call.number < case.point.number or call.name not in failing or (case.came and often == "once"):
+            if case.came and often == "once":
+                return None
+            if not (begins(call) or case.came) or call.name not in CAN_FAIL[name]:
                 return None
             if not case.came:
                 case.came.append(call)

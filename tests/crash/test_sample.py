@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.crash import calls, campaign, disk, points
 from tests.crash.operations import OPERATIONS
 from tests.crash.points import SAMPLE, SAMPLE_SEED
-
-
-@pytest.fixture(scope="session")
-def job() -> Iterator[None]:
-    """The worlds of this process; their states are made once."""
-    with campaign.workplace() as place:
-        campaign.begin_job(place, None)
-        yield
-        campaign.end_worlds()
 
 
 @pytest.mark.skipif(calls.missing() is not None, reason=f"nothing can be crashed here: {calls.missing()}")

@@ -259,7 +259,13 @@ class Commit(Phase):
         after = _marks_after(tx)
         previous = marks.rollback_target(after, target, [*after.good])
         _link(tx, "previous", previous)
-        durable.swap_symlink(tx.layout.good, f"../releases/{target}")
+        try:
+            durable.swap_symlink(tx.layout.good, f"../releases/{target}")
+        except OSError as failure:
+            if not service.named_by(tx.layout, tx.layout.good) == target != tx.before.get("good"):
+                raise
+            # It is renamed, and that decides: a recovery would go forward from here, too, whatever has been undone by then.
+            tx.warn(f"the commit could not be flushed: {failure.strerror}")
         tx.memory["committed"] = True
         settle(tx)
         return {"previous": previous}
