@@ -285,12 +285,21 @@ class Journal:
 
     @classmethod
     def create(cls, layout: Layout, begin: Json) -> Journal:
-        """Start a deployment: its first line is on the disk when this returns (F09)."""
+        """Start a deployment: its first line is on the disk when this returns (F09).
+
+        Raises:
+            OSError: it is not, and nothing of it is left: what has not begun is not to be recovered.
+        """
         durable.make_directory(layout.journal / "closed")
         identifier = f"{_next_stamp(layout)}-{os.urandom(3).hex()}"
         path = layout.journal / f"{identifier}{SUFFIX}"
-        durable.write(path, encode(_line(0, "begin", None, begin)))
-        return cls(layout, path, 1)
+        try:
+            durable.write(path, encode(_line(0, "begin", None, begin)))
+            return cls(layout, path, 1)
+        except OSError:
+            with contextlib.suppress(OSError):
+                durable.remove(path)
+            raise
 
     @classmethod
     def reopen(cls, layout: Layout, path: Path) -> Journal:
