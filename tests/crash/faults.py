@@ -567,7 +567,9 @@ def _come_round(world: World) -> None:
     eventually(lambda: on() or not world.forks.family(), "the application writes on or has ended", 10)
 
 
-NO_ROOM = {"disk is full": "a commit of the application", "0 MB free": "preflight"}
+NO_ROOM = {
+    "disk is full": "a commit of the application", "0 MB free": "preflight", "No space left on device": "more than a block",
+}  # fmt: skip
 """Who else notices that there is no room, by what it says."""
 
 
