@@ -189,7 +189,7 @@ def said(world: World, operation: Operation, known: int, code: int) -> None:
     record = _own_record(world, known)
     fitting = {
         0: ("succeeded", "nothing-to-do"), 3: ("failed",), 4: ("rolled-back", "failed"), 5: ("rollback-failed",), 7: ("failed",),
-        8: ("failed",), 9: ("failed",),
+        8: ("failed",), 9: ("failed", "rolled-back"),  # that somebody uses its database shows once it has stopped, too
     }  # fmt: skip
     # a journal that stays open has its record later
     if record is not None and code in fitting:
