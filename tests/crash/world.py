@@ -174,6 +174,7 @@ class World:
         self.server.__enter__()
         self.forks = self.shared_forks or forking(self.package)
         self.site = Site(self.disk, self.server, releases)
+        self.site.server.quota = 10**9  # a full run asks for more than an hour's
         self.site.configure(watch=0.08, interval=0.05, keep=8)
         self.saved: dict[str, Saved] = {}
         self.first = self.save("empty", running=False)
