@@ -152,8 +152,8 @@ PLANTED = (
         (
             (
                 "deployment/phases/switch.py",
-                '        durable.swap_symlink(tx.layout.good, f"../releases/{target}")\n',
-                '        tx.journal.record("done", "commit", {"previous": previous})\n        durable.swap_symlink(tx.layout.good, f"../releases/{target}")\n',
+                "        try:\n            durable.swap_symlink(tx.layout.good",
+                '        tx.journal.record("done", "commit", {"previous": previous})\n        try:\n            durable.swap_symlink(tx.layout.good',
             ),
         ),
         modes=("kill", "kill all"),
