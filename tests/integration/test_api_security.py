@@ -24,7 +24,7 @@ from itsdangerous import URLSafeTimedSerializer
 
 from tests.dashboard import Browser, Dashboard, names_outside, raw_request, status, whole, world
 from tests.integration.test_api import refused
-from tests.site import REPOSITORY, Site, eventually, free_port
+from tests.site import REPOSITORY, SERVE, Site, eventually, free_port
 from updater.web.actions import ACTIONS
 from updater.web.api import ENDPOINTS
 
@@ -608,71 +608,70 @@ def test_questions_that_hang_keep_nobody_from_looking(site: Site, serve: Serve) 
 # what comes out
 
 
-def test_no_secret_comes_out(site: Site, serve: Serve) -> None:
-    """Neither the token, nor a secret of the server's environment, of updater.toml or of the application's settings."""
-    secrets = {
-        "EXCHANGE_API_KEY": "k3y-of-the-exchange",
-        "DATABASE_URL": "postgres://bot:s3cr3t-pw@db/x",
-        "SMTP_PASSWORD": "mail-passw0rd",
-    }
-    site.environment = {
-        "EXCHANGE_API_KEY": secrets["EXCHANGE_API_KEY"],
-        "PWD": str(site.root),
-        "XDG_SESSION_CLASS": "user",
-        "AUTH_MODE": "none",
-    }
-    telling = """
+SECRETS = {
+    "EXCHANGE_API_KEY": "k3y-of-the-exchange",
+    "DATABASE_URL": "postgres://bot:s3cr3t-pw@db/x",
+    "SMTP_PASSWORD": "mail-passw0rd",
+}
+TELLING = """
 import os, sys
 print("connecting with", os.environ.get("SMTP_PASSWORD"), os.environ.get("DATABASE_URL"), "settings-s3cret", flush=True)
 print("-----BEGIN PRIVATE KEY-----\\nTUlJRXZRSUJBREFOQmdrcWhraUc\\n-----END PRIVATE KEY-----", flush=True)
 print("k3y-of-the-exchange", flush=True)
 """
-    config = site.layout.config.read_text()
-    site.layout.config.write_text(
-        config.replace(
-            "env = { PORT",
-            f'env = {{ SMTP_PASSWORD = "{secrets["SMTP_PASSWORD"]}", DATABASE_URL = "{secrets["DATABASE_URL"]}", PORT',
-        )
-    )
-    (site.layout.shared / "config" / "app.toml").write_text('api_secret = "settings-s3cret"\nauth = "none"\n')
-    from tests.site import SERVE
 
-    site.publish("v1.0.0", files={"serve.py": telling + SERVE})
-    site.publish("v1.1.0", files={"serve.py": telling + "sys.exit('k3y-of-the-exchange was refused')\n"})
+
+def test_no_secret_comes_out(site: Site, serve: Serve) -> None:
+    """Neither the token, nor a secret of the server's environment, of updater.toml or of the application's settings."""
+    _with_secrets(site)
+    site.publish("v1.0.0", files={"serve.py": TELLING + SERVE})
+    site.publish("v1.1.0", files={"serve.py": TELLING + "sys.exit('k3y-of-the-exchange was refused')\n"})
     dashboard = serve()
     for tag, outcome in (("v1.0.0", "succeeded"), ("v1.1.0", "rolled-back")):
         started = dashboard.post("/api/update/start", {"tag": tag})
         assert dashboard.ended(started.json()["id"])["outcome"] == outcome
+    texts = _everything_told(dashboard)
+    told = texts["log"] + texts["/history/latest"]
+    assert "connecting with ***" in told and "was refused" in texts["/history/latest"], "the rest is shown"
+    own = ("s3cr3t-pw", "settings-s3cret", "TUlJRXZRSUJBREFOQmdrcWhraUc")
+    for name, text in texts.items():
+        for secret in (dashboard.known_token, *SECRETS.values(), *own):
+            assert secret not in text, name
+    # What only sounds secret stays: the truth is not to be blanked out.
+    assert dashboard.told("/api/system/status")["root"] == str(site.root)
+    assert dashboard.told("/api/update/history")["deployments"][0]["user"] == "api"
+
+
+def _with_secrets(site: Site) -> None:
+    """Secrets in the server's environment, in updater.toml and in the settings, beside values that only sound like some."""
+    site.environment = {
+        "EXCHANGE_API_KEY": SECRETS["EXCHANGE_API_KEY"],
+        "PWD": str(site.root),
+        "XDG_SESSION_CLASS": "user",
+        "AUTH_MODE": "none",
+    }
+    mail, database = SECRETS["SMTP_PASSWORD"], SECRETS["DATABASE_URL"]
+    secret = f'env = {{ SMTP_PASSWORD = "{mail}", DATABASE_URL = "{database}", PORT'
+    config = site.layout.config
+    config.write_text(config.read_text().replace("env = { PORT", secret))
+    (site.layout.shared / "config" / "app.toml").write_text('api_secret = "settings-s3cret"\nauth = "none"\n')
+
+
+def _everything_told(dashboard: Dashboard) -> dict[str, str]:
+    """What every page, endpoint, stream and log of the server says, by its name."""
     browser = dashboard.browser().log_in(dashboard.known_token)
     stream = dashboard.listen("?after=20000101T000000-000000:0")
     stream.until("line", kind="end", outcome="rolled-back")
-    texts = {one.path: dashboard.get(one.path).text for one in ENDPOINTS if one.method == "GET"}
-    texts |= {
-        it: browser.get(it).text
-        for it in (*PAGES, "/history/latest", "/logs?process=web", "/logs?process=errors")
-    }
-    texts |= {
+    pages = (*PAGES, "/history/latest", "/logs?process=web", "/logs?process=errors")
+    return {
+        **{one.path: dashboard.get(one.path).text for one in ENDPOINTS if one.method == "GET"},
+        **{it: browser.get(it).text for it in pages},
         "log": dashboard.get("/api/system/logs?process=web").text,
         "stream": stream.text,
         "metrics": dashboard.get("/metrics").text,
         "printed": dashboard.log.read_text(),
+        "refused": dashboard.get("/api/releases/diff?version=k3y-of-the-exchange").text,
     }
-    texts["refused"] = dashboard.get("/api/releases/diff?version=k3y-of-the-exchange").text
-    told = texts["log"] + texts["/history/latest"]
-    assert "connecting with ***" in told and "was refused" in texts["/history/latest"], "the rest is shown"
-    for name, text in texts.items():
-        for secret in (
-            dashboard.known_token,
-            *secrets.values(),
-            "s3cr3t-pw",
-            "settings-s3cret",
-            "TUlJRXZRSUJBREFOQmdrcWhraUc",
-        ):
-            assert secret not in text, name
-    # What only sounds secret stays: the truth is not to be blanked out.
-    status_ = dashboard.told("/api/system/status")
-    assert status_["root"] == str(site.root)
-    assert dashboard.told("/api/update/history")["deployments"][0]["user"] == "api"
 
 
 def test_packages_are_not_taken_for_secrets() -> None:
