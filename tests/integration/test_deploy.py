@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.site import Site, eventually, is_over
+from tests.site import SERVE, Site, eventually, is_over
 from updater import by_hand
 
 
@@ -142,6 +142,31 @@ def test_a_rollback_that_fails_too_says_so_and_what_to_do(site: Site) -> None:
     )
     assert site.current() == "v1.0.0"
     assert site.history()[-1]["outcome"] == "rollback-failed"
+    site.is_clean()
+
+
+DIES_ONCE = """
+import os, sys
+once = os.path.join(os.environ["UPDATER_SHARED"], "data", "die-once")
+if os.path.exists(once):
+    os.remove(once)
+    sys.exit(7)
+"""
+
+
+def test_what_dies_once_on_the_way_back_is_started_once_more(site: Site) -> None:
+    """Also where it is a process by then, and only a probe finds it gone."""
+    site.publish("v1.0.0", files={"serve.py": DIES_ONCE + SERVE})
+    assert site.updater("deploy").code == 0
+    site.publish("v1.1.0", "crash")
+    once = site.layout.shared / "data" / "die-once"
+    once.write_text("")
+    done = site.updater("deploy", "v1.1.0")
+    assert done.code == 4 and not once.exists(), done.text
+    site.runs("v1.0.0")
+    record = site.history()[-1]
+    assert record["outcome"] == "rolled-back"
+    assert "started once more on the way back: web exited with 7" in record["warnings"]
     site.is_clean()
 
 

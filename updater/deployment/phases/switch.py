@@ -21,7 +21,7 @@ from updater.errors import (
     RollbackFailed,
     UpdaterError,
 )
-from updater.processes import bound, control, forced, proof
+from updater.processes import bound, control, forced, proof, state
 from updater.releases import marks, service, shared
 
 Json = dict[str, Any]
@@ -48,8 +48,6 @@ class Stop(Phase):
     def undo(self, tx: Transaction) -> None:
         """Start what ran before, by the configuration it ran with: the present one may be meant for the release that
         failed (F51). From here on that is the deployment's configuration."""
-        from updater import health
-
         ran = [str(name) for name in tx.before.get("running") or ()]
         back = _back_to(tx)
         if not back or not ran or _stays_down(tx, ran):
@@ -62,8 +60,7 @@ class Stop(Phase):
             tx.warn(f"{', '.join(unknown)} ran before, and nothing tells how to start it")
         tx.progress.tell(f"starting {', '.join(names)} of {back} again")
         try:
-            _start_again(tx, back, names)
-            health.wait_healthy(tx.layout, tx.config, back, names)
+            _bring_up_again(tx, back, names)
         except UpdaterError as failure:
             if _stays_down(tx, ran):
                 return
@@ -75,14 +72,24 @@ class Stop(Phase):
             outage(tx)
 
 
-def _start_again(tx: Transaction, back: str, names: list[str]) -> None:
-    """Start what ran before; once more if it does not come up: nobody is there to try again, and what kept it from that (a file
-    that could not be opened, memory) may be over."""
+def _bring_up_again(tx: Transaction, back: str, names: list[str]) -> None:
+    """Start what ran before, until it is healthy; once more where a process ended: nobody is there to try again, and what ended it
+    (a file that could not be opened, memory) may be over. One that runs and is ill is left alone."""
     try:
-        control.start(tx.layout, tx.config, back, names, warn=tx.warn)
-    except ProcessFailed as failure:
+        _bring_up(tx, back, names)
+    except (ProcessFailed, HealthFailed) as failure:
+        by_force = forced.stopped(tx.layout, tx.journal.id)
+        if by_force or all(state.find(tx.layout, name) for name in names):
+            raise
         tx.warn(f"started once more on the way back: {failure.message}")
-        control.start(tx.layout, tx.config, back, names, warn=tx.warn)
+        _bring_up(tx, back, names)
+
+
+def _bring_up(tx: Transaction, back: str, names: list[str]) -> None:
+    from updater import health
+
+    control.start(tx.layout, tx.config, back, names, warn=tx.warn)
+    health.wait_healthy(tx.layout, tx.config, back, names)
 
 
 def _back_to(tx: Transaction) -> str | None:
