@@ -202,13 +202,40 @@ settle_moves() {
     exists "$own/swap.json" || { rm -f "$own/swap.steps"; return 0; }
     swap_load "$own/swap.json" || return 1
     [ ! -f "$own/journal/$s_id.jsonl" ] || return 1
-    # a note may follow the end
-    if grep '"kind":"end","mono":' "$own/journal/closed/$s_id.jsonl" 2>/dev/null | tail -n 1 | grep -q '"outcome": *"succeeded"'; then
+    if move_counts; then
         swap_accept
         return
     fi
+    note_missing || return 1
     warn "data that were moved by $s_id ($s_purpose) are kept in $root/shared/.updater-$s_id"
     mv -f "$own/swap.json" "$own/swap-$s_id.kept.json" && rm -f "$own/swap.steps"
+}
+
+move_counts() {   # has the deployment of the loaded move succeeded? a note may follow the end
+    grep '"kind":"end","mono":' "$own/journal/closed/$s_id.jsonl" 2>/dev/null | tail -n 1 | grep -q '"outcome": *"succeeded"'
+}
+
+# missing_lines: what is not in its place since the loaded move was given up, and where it lies, as members of a JSON object
+missing_lines() {
+    swap_lines S | while read -r depth number before after word path; do
+        [ "${before-}" = 1 ] || continue
+        text_of "$word" && word=$text
+        text_of "$path" && path=$text
+        old=$(aside_of "$word")/old/$number
+        if exists "$old" && ! exists "$root/shared/$path"; then printf '%s: %s\n' "$(json_path "$path")" "$(json_path "$old")"; fi
+    done
+}
+
+# note_missing: says in missing.json what is not in its place since the loaded move was given up. Fails if that cannot be said
+note_missing() {
+    [ "$s_ready" = 1 ] || return 0   # else nothing has been moved
+    [ "$s_known" = 1 ] || return 1
+    members=$(missing_lines)
+    [ -n "$members" ] || return 0
+    if [ -f "$own/missing.json" ]; then   # what has been missing for longer stays named
+        members=$(sed '1s/^{//; $s/}$//' "$own/missing.json")$line_break$members
+    fi
+    printf '{%s}\n' "$(printf '%s\n' "$members" | sed '/^$/d; $!s/$/,/')" | write "$own/missing.json" 644
 }
 
 # schema_words FILE: what the header of a SQLite file says of its schema (cookie, user_version); fails if it is none. What lies in a

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import re
 import sqlite3
@@ -22,7 +21,7 @@ from tests.site import SERVE, Site, eventually
 from updater import durable, lock
 from updater.backups import catalogue, create, staging, swap
 from updater.config import BackupConfig, Config, DumpConfig, MigrateConfig
-from updater.deployment import engine, journal, recovery, tidying, worker
+from updater.deployment import engine, journal, recovery, worker
 from updater.deployment.cancel import Cancellation
 from updater.deployment.engine import Phase
 from updater.deployment.journal import Journal
@@ -313,46 +312,3 @@ def test_data_of_a_way_back_that_was_given_up_bar_no_later_move(layout: Layout) 
     assert not layout.swap.exists() and len(journal.unfinished(layout)) == 1
     swap.begin(layout, "20261128T153000-ab12cd", "restore", [""])
     assert len(os.listdir("/dev/fd")) == descriptors, "the journal that stays is not held open"
-
-
-def lay(layout: Layout, *places: str) -> None:
-    for it in places:
-        place = layout.root / it
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(it)
-
-
-MOVED = "20260101T000000-abcdef"
-OLD = f"shared/.updater-{MOVED}/old"
-APP, LOG, NOTES = f"{OLD}/1", f"{OLD}/2", f"{OLD}/3"
-
-
-@pytest.mark.parametrize(
-    ("there", "named"),
-    [
-        ([APP, LOG, NOTES], ["app.db", "app.db-wal", "notes"]),
-        ([LOG, NOTES, "shared/data/app.db"], ["app.db-wal", "notes"]),  # moved back, without its log
-        ([APP, LOG, NOTES, "shared/data/app.db"], ["notes"]),  # another one stands there
-        ([APP, LOG, "shared/data/app.db", "shared/data/notes"], []),
-        (["shared/data/app.db", "shared/data/notes"], []),  # its log may come and go
-        ([], []),  # thrown away by hand
-    ],
-)
-def test_what_never_came_back_is_named_until_it_is_back(
-    layout: Layout, there: list[str], named: list[str]
-) -> None:
-    lay(layout, *there)
-    paths = {"data/app.db": APP, "data/app.db-wal": LOG, "data/notes": NOTES}
-    durable.write(layout.missing, json.dumps({path: str(layout.root / it) for path, it in paths.items()}))
-    told = tidying.never_came_back(layout)
-    assert [it.split(" ")[0] for it in told] == [f"shared/data/{name}" for name in named]
-    tidying.forget_what_came_back(layout)
-    assert layout.missing.exists() == bool(named)
-
-
-def test_what_no_record_names_any_more_is_kept_aside_by_the_next_move(layout: Layout) -> None:
-    lay(layout, APP)
-    swap.begin(layout, MOVED, "migrate", [""])
-    swap.undo(layout)
-    (kept,) = layout.shared.glob(f".updater-kept-{MOVED}*")
-    assert (kept / "old" / "1").read_text() == APP

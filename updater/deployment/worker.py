@@ -19,7 +19,7 @@ from typing import Any
 
 from updater import lock, ownership, records
 from updater.config import Config
-from updater.deployment import announcing, configuration, engine, housekeeping, phases, recovery
+from updater.deployment import announcing, configuration, engine, housekeeping, phases, recovery, tidying
 from updater.deployment.cancel import Cancellation
 from updater.deployment.journal import Journal
 from updater.deployment.transaction import Request, Transaction
@@ -106,6 +106,8 @@ def deploy(
         outcome = engine.run(tx, phases.of(request))
         if outcome.put_off:
             outcome = _go_on(tx, outcome)
+        elif outcome.result == "rollback-failed":
+            tidying.tidy(layout)  # what is missing is noted before a script or a start looks for it
         housekeeping.restore_ballast(layout)
         told.ends.append(outcome.record)
         return outcome

@@ -380,4 +380,6 @@ def settle(tx: Transaction) -> None:
     """After the commit: the data that were moved there are what counts; what lay there before goes."""
     note_schema(tx)
     swap.accept(tx.layout)
-    durable.remove(tx.layout.missing)  # whoever put this into service has decided what the data are
+    # Whoever put a release into service, or data back, has decided what the data are; not who put settings back.
+    if tx.request.kind != "restore" or "data" in (tx.facts.get("choose", {}).get("parts") or ()):
+        durable.remove(tx.layout.missing)
