@@ -113,7 +113,7 @@ def page(run: campaign.Run, text: str) -> str:
     kills = sum(modes[it] for it in ("kill", "kill all", "kill a child", "script"))
     cuts = modes["power cut"] + modes["power cut once done"]
     told = Counter(what for it in run.results for what in it.told)
-    distinct = len({it.point for it in run.results})
+    earlier = sum(it.asked != it.point.named() for it in run.results)
     others = {what: number for what, number in told.items() if what.startswith("no ")}
     lines = [
         "# The last run of the crash tests",
@@ -131,7 +131,7 @@ def page(run: campaign.Run, text: str) -> str:
         f"{modes['double']:,} double faults, {modes['suspended'] + modes['clock']:,} others.",
         f"- **{found['violation']} broken promises**, {found['harness']} points that were not reached; {found['held']} held still, and what they advised led out of it.",
         f"- The slowest recovery took {slowest:.2f} s.",
-        f"- {distinct:,} different ones; {len(run.results) - distinct:,} were tried again with the application at another place.",
+        f"- {earlier:,} of them some calls before their number, since the run that was to be hit there had fewer.",
         f"- {told['bystander']:,} times somebody else's process had the application's number; {sum(others.values()):,} times it had not "
         f"({', '.join(f'{number:,} {what}' for what, number in others.items()) or 'never'}).",
         f"- {told['nothing for a script to do yet']:,} times the emergency script refused since nothing had been touched yet; updater recovered.",

@@ -248,7 +248,7 @@ PLANTED = (
         (("deployment/recovery.py", '    return now["good"] == tx.target and tx.before.get("good") != tx.target\n\n\ndef interrupted', "    return False\n\n\ndef interrupted"),),
         modes=("kill", "kill all"),
         operations=("deploy", "activate", "roll back", "deploy with a migration"),
-        spare="going back is as safe as going forward there; only the report would be of another kind",
+        spare="after a kill going back is as safe as going forward, and only the report would be of another kind; on a disk that fails tests/crash/test_failing_disk.py sees it",
     ),
     Planted(
         "a database is copied without its log",

@@ -288,7 +288,8 @@ class Journal:
         """Start a deployment: its first line is on the disk when this returns (F09).
 
         Raises:
-            OSError: it is not, and nothing of it is left: what has not begun is not to be recovered.
+            OSError: it is not, and, where the disk lets it be removed, nothing of it is left: what has not begun is not to be
+                recovered.
         """
         durable.make_directory(layout.journal / "closed")
         identifier = f"{_next_stamp(layout)}-{os.urandom(3).hex()}"

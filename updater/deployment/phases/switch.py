@@ -272,7 +272,9 @@ class Commit(Phase):
             if not service.named_by(tx.layout, tx.layout.good) == target != tx.before.get("good"):
                 raise
             # It is renamed, and that decides: a recovery would go forward from here, too, whatever has been undone by then.
-            tx.warn(f"the commit could not be flushed: {failure.strerror}")
+            tx.warn(
+                f"the commit could not be flushed ({failure.strerror}): a power cut may still take it back; look at the disk"
+            )
         tx.memory["committed"] = True
         settle(tx)
         return {"previous": previous}
