@@ -16,7 +16,7 @@ from tests.integration.test_ways_out import by_script
 from tests.site import Site
 from updater import durable
 from updater.backups import swap
-from updater.deployment import tidying
+from updater.deployment import missing, tidying
 from updater.deployment.journal import Journal
 from updater.layout import Layout
 
@@ -69,9 +69,9 @@ def test_what_never_came_back_is_named_until_it_is_back(
     lay(layout, *there)
     paths = {"data/app.db": APP, "data/app.db-wal": LOG, "data/notes": NOTES}
     durable.write(layout.missing, json.dumps({path: str(layout.root / it) for path, it in paths.items()}))
-    told = tidying.never_came_back(layout)
+    told = missing.told(layout)
     assert [it.split(" ")[0] for it in told] == [f"shared/data/{name}" for name in named]
-    tidying.forget_what_came_back(layout)
+    missing.forget_what_came_back(layout)
     assert layout.missing.exists() != forgotten
 
 
@@ -80,8 +80,8 @@ def test_a_record_of_what_is_missing_that_cannot_be_read_is_no_reason_to_start(
     layout: Layout, content: bytes
 ) -> None:
     layout.missing.write_bytes(content)
-    assert "cannot be read" in tidying.never_came_back(layout)[0]
-    tidying.forget_what_came_back(layout)
+    assert "cannot be read" in missing.told(layout)[0]
+    missing.forget_what_came_back(layout)
     assert layout.missing.exists()
 
 
@@ -164,16 +164,16 @@ def test_what_could_not_be_noted_is_missing_all_the_same(
         tidying.tidy(layout)
     assert layout.missing.exists() != hindered
     told = [f"shared/data/trades.db is not in its place: it is {place}"]
-    assert tidying.never_came_back(layout) == told
+    assert missing.told(layout) == told
     tidying.tidy(layout)
     assert layout.missing.exists() and not layout.swap.exists()
-    assert tidying.never_came_back(layout) == told
+    assert missing.told(layout) == told
 
 
 def test_a_move_whose_record_is_damaged_is_no_reason_to_start(layout: Layout) -> None:
     layout.swap.write_text("{")
-    assert "it is damaged" in tidying.never_came_back(layout)[0]
-    assert f"mv {layout.swap} away" in tidying.without_data(layout)
+    assert "it is damaged" in missing.told(layout)[0]
+    assert f"mv {layout.swap} {layout.swap}.aside" in missing.way_out(layout)
 
 
 def test_data_of_a_deployment_at_work_are_not_missing(layout: Layout) -> None:
@@ -184,4 +184,4 @@ def test_data_of_a_deployment_at_work_are_not_missing(layout: Layout) -> None:
     swap.forward(
         layout, replace(move, steps=(swap.Step("data/file", "", 1, before=True, after=False),), ready=True)
     )
-    assert tidying.never_came_back(layout) == []
+    assert missing.told(layout) == []

@@ -223,6 +223,15 @@ def ending(layout: Layout, path: Path, log: Log | None = None) -> Json | None:
     return next(found, whole({"id": log.id}))
 
 
+def outcome(layout: Layout, identifier: str) -> str | None:
+    """How a deployment has ended; ``""``: it has not, None: nothing is left that could tell."""
+    path = find(layout, identifier)
+    if path is None:
+        return None
+    end = ending(layout, path)
+    return str(end["outcome"]) if end else ""
+
+
 def unfinished(layout: Layout) -> list[Path]:
     """The journals of deployments that have not ended, oldest first."""
     with contextlib.suppress(FileNotFoundError):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from updater import health, lock, records
-from updater.deployment import configuration, housekeeping, journal, tidying
+from updater.deployment import configuration, housekeeping, journal, missing
 from updater.deployment.cancel import interruptible
 from updater.errors import (
     Cancelled,
@@ -112,14 +112,14 @@ def restart(
 
 def _refuse_without_data(root: Root) -> None:
     """What starts without its data makes new ones, and a trading bot forgets what it holds."""
-    if lost := tidying.never_came_back(root.layout):
+    if lost := missing.told(root.layout):
         raise PreflightFailed(
             "data are not in their place since a way back was given up",
             details=lost,
             state="Nothing was started.",
-            advice=tidying.without_data(root.layout),
+            advice=missing.way_out(root.layout),
         )
-    tidying.forget_what_came_back(root.layout)
+    missing.forget_what_came_back(root.layout)
 
 
 def _noted(root: Root, warn: control.Warn | None) -> control.Warn:

@@ -10,7 +10,7 @@ from datetime import timedelta
 from updater import emergency, records
 from updater.backups import catalogue, dumps, gather, holders, sqlite
 from updater.config import Config
-from updater.deployment import tidying
+from updater.deployment import missing
 from updater.errors import BackupFailed, UpdaterError
 from updater.layout import Layout
 from updater.preflight import Finding, ok, warning
@@ -24,8 +24,8 @@ OLD = timedelta(days=7)
 
 def in_place(layout: Layout, plan: Plan) -> Finding:
     """Nothing is missing that a way back could not put back."""
-    if lost := tidying.never_came_back(layout):
-        return plan.problem("; ".join(lost), tidying.without_data(layout))
+    if lost := missing.told(layout):
+        return plan.problem("; ".join(lost), missing.way_out(layout))
     return ok("nothing is missing since a way back was given up")
 
 
