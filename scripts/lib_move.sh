@@ -206,7 +206,7 @@ settle_moves() {
         swap_accept
         return
     fi
-    note_missing || return 1
+    note_missing || { free_ballast; note_missing; } || return 1
     warn "data that were moved by $s_id ($s_purpose) are kept in $root/shared/.updater-$s_id"
     mv -f "$own/swap.json" "$own/swap-$s_id.kept.json" && rm -f "$own/swap.steps"
 }
@@ -217,11 +217,12 @@ move_counts() {   # has the deployment of the loaded move succeeded? a note may 
 
 # missing_lines: what is not in its place since the loaded move was given up, and where it lies, as members of a JSON object
 missing_lines() {
+    asided=/
     swap_lines S | while read -r depth number before after word path; do
         [ "${before-}" = 1 ] || continue
-        text_of "$word" && word=$text
+        [ "$word" = "$asided" ] || { text_of "$word"; aside=$(aside_of "$text") asided=$word; }
         text_of "$path" && path=$text
-        old=$(aside_of "$word")/old/$number
+        old=$aside/old/$number
         if exists "$old" && ! exists "$root/shared/$path"; then printf '%s: %s\n' "$(json_path "$path")" "$(json_path "$old")"; fi
     done
 }
@@ -230,12 +231,15 @@ missing_lines() {
 note_missing() {
     [ "$s_ready" = 1 ] || return 0   # else nothing has been moved
     [ "$s_known" = 1 ] || return 1
-    members=$(missing_lines)
+    members=$(missing_lines | sed '$!s/$/, /' | tr -d '\n')
     [ -n "$members" ] || return 0
-    if [ -f "$own/missing.json" ]; then   # what has been missing for longer stays named
-        members=$(sed '1s/^{//; $s/}$//' "$own/missing.json")$line_break$members
+    if [ -f "$own/missing.json" ]; then   # what has been missing for longer stays named; a line break within a name is written \n
+        longer=$(tr -d '\r\n' <"$own/missing.json" | sed 's/^[[:blank:]]*{[[:blank:]]*//; s/[[:blank:]]*}[[:blank:]]*$//')
+        members=${longer:+$longer, }$members
+    elif exists "$own/missing.json"; then
+        return 1   # nothing could be written there
     fi
-    printf '{%s}\n' "$(printf '%s\n' "$members" | sed '/^$/d; $!s/$/,/')" | write "$own/missing.json" 644
+    printf '{%s}\n' "$members" | write "$own/missing.json" 644
 }
 
 # schema_words FILE: what the header of a SQLite file says of its schema (cookie, user_version); fails if it is none. What lies in a

@@ -183,7 +183,7 @@ take_lock restore_backup.sh
 if ! end_interrupted restore_backup.sh 1; then
     fail 5 'an earlier operation was interrupted, and could not be undone whole' 'The backup was not put back.' "$(command_line cleanup_failed_update.sh), or updater recover; then run this again"
 fi
-settle_moves || fail 3 'data of an earlier operation are still on the move, and could not be tidied up' 'The backup was not put back.' 'updater recover; then run this again'
+settle_moves || fail 3 'data of an earlier operation are still on the move, and could not be tidied up' 'The backup was not put back.' "updater recover; then run this again. Without Python: see that the disk is not full (df); or leave what was moved where it lies ($root/shared/.updater-*): mv $(quoted "$own/swap.json") $(quoted "$own/swap.json.aside"); then run this again"
 [ -d "$backups/$id" ] || fail 3 "$id was removed meanwhile" 'Nothing was changed.'
 look
 stopped=0 began=$(moment) started_again=0

@@ -142,6 +142,12 @@ def test_a_script_tells_what_updater_has_not_come_to_tell(site: Site) -> None:
     assert noted == {"data/longer": "/nowhere", "data/trades.db": str(places[0]), odd: str(places[1])}
     refused(site, places[0])
 
+    later = given_up(site.layout, "data/c", "data/d")
+    back = by_script(site, "restore_backup.sh", newest(site), "--only", "config", "--no-start", "--yes")
+    assert back.code == 0, back.text
+    also = {"data/c": str(later[0]), "data/d": str(later[1])}
+    assert json.loads(site.layout.missing.read_text()) == noted | also
+
 
 def newest(site: Site) -> str:
     return max(it.name for it in site.layout.backups.iterdir() if it.name.startswith("backup_"))

@@ -102,7 +102,7 @@ def way_out(layout: Layout) -> str:
     moved, aside = (shlex.quote(f"{layout.swap}{end}") for end in ("", ".aside"))
     return (
         "move each back to its place (mv), or put a backup back: updater backup restore ID (see updater backup list); "
-        f"to begin without them: rm {shlex.quote(str(layout.missing))}"
+        f"to begin without them: rm -r {shlex.quote(str(layout.missing))}"
         + (f"; mv {moved} {aside}" if os.path.lexists(layout.swap) else "")
     )
 
