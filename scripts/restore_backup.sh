@@ -568,8 +568,8 @@ fi
 noted intent commit
 trap : INT HUP TERM
 swap_accept || warn 'what gave way lies in '"$work"' still: updater recover tidies up'
-# what a way back could not put back has come from the backup, or is not wanted any more; not before this counts, and not with settings alone
-case " $chosen " in *' data '*) [ -e "$own/swap.json" ] || rm -f "$own/missing.json" ;; esac
+# not before this counts: the backup may have brought what a way back could not put back
+if [ ! -e "$own/swap.json" ] && all_back; then rm -f "$own/missing.json"; fi
 kept=$(swap_kept)
 for part in $chosen; do   # directories that may not be written to: the archive has them open
     for index in "$backups/$id/$part.delta.index.zst" "$backups/$id/$part.index.zst"; do

@@ -18,7 +18,7 @@ from updater import durable
 from updater.backups import catalogue, create, dumps, gather, sqlite, staging, swap
 from updater.backups.swap import Swap
 from updater.config import BackupConfig
-from updater.deployment import engine, tidying
+from updater.deployment import engine, missing, tidying
 from updater.deployment.transaction import Transaction
 from updater.errors import Busy, RollbackFailed, UpdaterError
 from updater.layout import Layout
@@ -380,6 +380,9 @@ def settle(tx: Transaction) -> None:
     """After the commit: the data that were moved there are what counts; what lay there before goes."""
     note_schema(tx)
     swap.accept(tx.layout)
-    # Whoever put a release into service, or data back, has decided what the data are; not who put settings back.
-    if tx.request.kind != "restore" or "data" in (tx.facts.get("choose", {}).get("parts") or ()):
+    if (
+        tx.request.kind == "restore"
+    ):  # of settings, or from a backup that does not hold what is missing, perhaps
+        missing.forget_what_came_back(tx.layout)
+    else:  # whoever put this into service has decided what the data are
         durable.remove(tx.layout.missing)
