@@ -58,7 +58,8 @@ wrong() {
 app_wrong() { wrong "$@"; [ -n "$at_work" ] || ill=1; }
 
 start_again() {
-    if [ -n "$version" ]; then printf 'updater start, or without Python: %s' "$(command_line emergency_rollback.sh "$(quoted "$version")")"; else printf 'updater start'; fi
+    if is_missing; then printf 'first put back the data that are missing (see data)'
+    elif [ -n "$version" ]; then printf 'updater start, or without Python: %s' "$(command_line emergency_rollback.sh "$(quoted "$version")")"; else printf 'updater start'; fi
 }
 
 blind=0   # somebody else than the owner does not see everything
@@ -379,10 +380,12 @@ look_marks() {
     if [ -n "$(field "$own/emergency" to)" ] && [ -z "$at_work" ]; then
         check failed deployment "emergency_rollback.sh to $(field "$own/emergency" to) was killed, since $(field "$own/emergency" at)" "run it again: $(command_line emergency_rollback.sh)"
     fi
-    if [ -f "$own/missing.json" ]; then
-        wrong data "data are not in their place since a way back was given up; which, and where they lie: $own/missing.json" "move each back (mv), or put a backup back: $(command_line restore_backup.sh)"
+    lost=0
+    if is_missing; then
+        lost=1
+        wrong data "data are not in their place since a way back was given up; $places" "move each back (mv), or put a backup back: $(command_line restore_backup.sh)"
     fi
-    if [ -e "$own/swap.json" ]; then
+    if [ -e "$own/swap.json" ] && { [ $lost = 0 ] || [ -f "$own/missing.json" ]; }; then
         wrong data "data are being moved below shared/ ($(json_text "$own/swap.json" purpose) of $(json_text "$own/swap.json" id)), and nobody is at work on it" "$undo"
     elif [ -e "$own/swapped.json" ] && [ -z "$at_work" ]; then
         check warning data 'what a finished move of data has left is still there' "$undo"

@@ -131,17 +131,21 @@ command_line() {
     [ $# -eq 0 ] || printf ' %s' "$@"
 }
 
-# warn_missing: whatever starts while data are missing begins without them; updater refuses that
-warn_missing() {
+# is_missing: are data not in their place since a way back was given up? Then $places says where they lie
+is_missing() {
     if [ -f "$own/missing.json" ]; then
         places="which, and where they lie: $own/missing.json"
     elif swap_load "$own/swap.json" && [ "$s_ready" = 1 ] && [ ! -f "$own/journal/$s_id.jsonl" ] && ! move_counts &&
         { [ "$s_known" = 0 ] || [ -n "$(missing_lines)" ]; }; then   # updater has not come to say so
         places="they lie in $root/shared/.updater-$s_id or below; updater recover tells which"
     else
-        return 0
+        return 1
     fi
-    warn "data are not in their place since a way back was given up; $places. To put a backup back: $(command_line restore_backup.sh)"
+}
+
+# warn_missing: whatever starts while data are missing begins without them; updater refuses that
+warn_missing() {
+    ! is_missing || warn "data are not in their place since a way back was given up; $places. To put a backup back: $(command_line restore_backup.sh)"
 }
 
 # warn_root: what a script starts runs as the one who runs the script

@@ -139,6 +139,10 @@ def test_a_script_tells_what_updater_has_not_come_to_tell(site: Site) -> None:
         f"data are not in their place since a way back was given up; they lie in {places[0].parents[1]}"
         in warned.text
     )
+    looked = by_script(site, "health_check_enhanced.sh")
+    assert looked.code == 4 and "data are not in their place since a way back was given up" in looked.text
+    assert "restore_backup.sh" in looked.text and "cleanup_failed_update.sh" not in looked.text, looked.text
+    assert "updater start" not in looked.text and "first put back the data" in looked.text, looked.text
     (site.place / "missing.json").rename(site.layout.missing)
     back = by_script(site, "restore_backup.sh", newest(site), "--only", "config", "--no-start", "--yes")
     assert back.code == 0, back.text

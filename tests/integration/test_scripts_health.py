@@ -256,7 +256,7 @@ def a_damaged_journal(site: Site) -> Iterator[None]:
 
 @contextlib.contextmanager
 def data_on_the_move(site: Site) -> Iterator[None]:
-    with file(site.layout.swap, '{"id":"20260101T000000-abcdef","purpose":"restore","ready":true}'):
+    with file(site.layout.swap, '{"id":"20260101T000000-abcdef","purpose":"restore","ready":false}'):
         yield
 
 
