@@ -21,8 +21,8 @@ pinned or unknown, and never anything below shared/ but temporary names of backu
   --root DIR  the root; else the one that this script lies in
   --help      this text
 
-Ends with 0: nothing is unfinished any more · 2 wrong usage · 3 the root cannot be written · 5 it could not be undone whole · 6 another operation holds the
-lock · 130 cancelled
+Ends with 0: nothing is unfinished any more · 2 wrong usage · 3 the root cannot be written · 5 it could not be undone whole, or data are not
+in their place since a way back was given up · 6 another operation holds the lock · 130 cancelled
 HELP
 }
 
@@ -85,6 +85,7 @@ if [ $dry_run = 1 ]; then
         say "  $word: $j_id, ${j_kind:-deployment} of ${j_target:-?}"
     done
     doomed | while IFS= read -r path; do say "  to be removed: ${path#"$root/"}"; done
+    if is_missing; then say "  $absent"; fi
     who=$(holder) && say "  another operation is at work now, so it would refuse: $who"
     exit 0
 fi
@@ -92,6 +93,7 @@ fi
 warn_root
 take_lock cleanup_failed_update.sh
 end_interrupted cleanup_failed_update.sh 1 || exit 5
+[ -n "$(open_journals)" ] || settle_moves || fail 5 'data of an earlier operation are still on the move, and could not be tidied up' 'Nothing of them was changed.' "updater recover; or see that the disk is not full (df), then run this again"
 [ -n "$ended" ] || good 'no deployment is unfinished'
 
 spare
@@ -110,4 +112,8 @@ if [ -n "$found" ]; then
     log "cleaned up by cleanup_failed_update.sh: $(printf '%s\n' "$found" | wc -l | tr -d ' ') names"
 fi
 good "in service: $(in_service || printf nothing)"
+if is_missing; then
+    warn_missing
+    exit 5
+fi
 exit 0   # whether or not anybody hears the last words

@@ -380,12 +380,9 @@ look_marks() {
     if [ -n "$(field "$own/emergency" to)" ] && [ -z "$at_work" ]; then
         check failed deployment "emergency_rollback.sh to $(field "$own/emergency" to) was killed, since $(field "$own/emergency" at)" "run it again: $(command_line emergency_rollback.sh)"
     fi
-    lost=0
     if is_missing; then
-        lost=1
-        wrong data "data are not in their place since a way back was given up; $places" "move each back (mv), or put a backup back: $(command_line restore_backup.sh)"
-    fi
-    if [ -e "$own/swap.json" ] && { [ $lost = 0 ] || [ -f "$own/missing.json" ]; }; then
+        wrong data "$absent" "move each back (mv), or put a backup back: $(command_line restore_backup.sh)"
+    elif [ -e "$own/swap.json" ]; then
         wrong data "data are being moved below shared/ ($(json_text "$own/swap.json" purpose) of $(json_text "$own/swap.json" id)), and nobody is at work on it" "$undo"
     elif [ -e "$own/swapped.json" ] && [ -z "$at_work" ]; then
         check warning data 'what a finished move of data has left is still there' "$undo"

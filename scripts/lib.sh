@@ -131,13 +131,19 @@ command_line() {
     [ $# -eq 0 ] || printf ' %s' "$@"
 }
 
-# is_missing: are data not in their place since a way back was given up? Then $places says where they lie
+# is_missing: are data not in their place since a way back was given up, or may they not be? Then $absent says which
 is_missing() {
-    if [ -f "$own/missing.json" ]; then
-        places="which, and where they lie: $own/missing.json"
-    elif swap_load "$own/swap.json" && [ "$s_ready" = 1 ] && [ ! -f "$own/journal/$s_id.jsonl" ] && ! move_counts &&
-        { [ "$s_known" = 0 ] || [ -n "$(missing_lines)" ]; }; then   # updater has not come to say so
-        places="they lie in $root/shared/.updater-$s_id or below; updater recover tells which"
+    absent='data are not in their place since a way back was given up'
+    if [ -f "$own/missing.json" ] && ! all_back; then
+        absent="$absent; which, and where they lie: $own/missing.json"
+    elif swap_load "$own/swap.json" && [ "$s_ready" = 1 ] && [ ! -f "$own/journal/$s_id.jsonl" ] && ! move_counts; then   # updater has not come to say so
+        if [ "$s_known" = 0 ]; then
+            absent="data may not be in their place since a way back was given up; updater recover tells, or see $root/shared/.updater-$s_id"
+        elif [ -n "$(missing_lines)" ]; then
+            absent="$absent; they lie in $root/shared/.updater-$s_id or below; updater recover tells which"
+        else
+            return 1
+        fi
     else
         return 1
     fi
@@ -145,7 +151,7 @@ is_missing() {
 
 # warn_missing: whatever starts while data are missing begins without them; updater refuses that
 warn_missing() {
-    ! is_missing || warn "data are not in their place since a way back was given up; $places. To put a backup back: $(command_line restore_backup.sh)"
+    ! is_missing || warn "$absent. To put a backup back: $(command_line restore_backup.sh)"
 }
 
 # warn_root: what a script starts runs as the one who runs the script

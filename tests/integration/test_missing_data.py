@@ -157,6 +157,44 @@ def test_a_script_tells_what_updater_has_not_come_to_tell(site: Site) -> None:
     assert json.loads(site.layout.missing.read_text()) == noted | also
 
 
+def test_status_recover_and_the_clean_up_tell_what_is_missing_and_advise_no_start(site: Site) -> None:
+    site.deployed("v1.0.0")
+    assert site.updater("stop").code == 0
+    (place,) = given_up(site.layout, "data/trades.db")
+    told = f"shared/data/trades.db is not in its place: it is {place}"
+    before = site.updater("status")
+    assert told in before.out and "updater start" not in before.out, before.out
+    planned = by_script(site, "cleanup_failed_update.sh", "--dry-run")
+    assert planned.code == 0 and str(place.parents[1]) in planned.text and site.layout.swap.exists(), (
+        planned.text
+    )
+    for _ in range(2):
+        cleaned = by_script(site, "cleanup_failed_update.sh", "--yes")
+        assert cleaned.code == 5 and str(site.layout.missing) in cleaned.text, cleaned.text
+        assert json.loads(site.layout.missing.read_text()) == {"data/trades.db": str(place)}
+        assert not site.layout.swap.exists()
+    looked = by_script(site, "health_check_enhanced.sh")
+    assert "cleanup_failed_update.sh" not in looked.text and str(site.layout.missing) in looked.text
+    for words in (("recover",), ("status",)):
+        done = site.updater(*words)
+        assert told in done.text and "updater start" not in done.text, done.text
+        assert "backup restore" in done.text and done.code == 0
+    machine = json.loads(site.updater("--json", "recover").out)
+    assert machine["recovered"] == [] and machine["missing"] == [told]
+    place.rename(site.layout.shared / "data" / "trades.db")
+    assert json.loads(site.updater("--json", "recover").out)["missing"] == []
+    assert by_script(site, "cleanup_failed_update.sh", "--yes").code == 0
+    assert site.updater("start").code == 0 and not site.layout.missing.exists()
+
+
+def test_a_move_that_no_shell_can_read_is_not_called_missing_for_sure(site: Site) -> None:
+    site.deployed("v1.0.0")
+    given_up(site.layout, "data/trades.db")
+    site.layout.swap_steps.unlink()
+    looked = by_script(site, "health_check_enhanced.sh")
+    assert looked.code != 0 and "data may not be in their place" in looked.text, looked.text
+
+
 def newest(site: Site) -> str:
     return max(it.name for it in site.layout.backups.iterdir() if it.name.startswith("backup_"))
 

@@ -201,6 +201,9 @@ def recover(ctx: click.Context) -> None:
 
 def _tell(face: Face, layout: Layout, records: list[dict[str, Any]]) -> int:
     """Print what became of interrupted deployments. The exit code is 5 if one of them could not be undone."""
+    from updater.deployment import missing
+
+    absent = missing.told(layout)
 
     def text() -> None:
         for record in records:
@@ -209,8 +212,12 @@ def _tell(face: Face, layout: Layout, records: list[dict[str, Any]]) -> int:
             face.say("nothing to recover")
             for it in deploying.by_scripts(layout):
                 face.say(f"done by a script: {words.ended(it)}, {output.moment(it['ended'])}")
+        for line in absent:
+            face.warn(line)
+        if absent:
+            face.warn(f"nothing starts without them: {missing.way_out(layout)}")
 
-    face.emit({"recovered": records}, text)
+    face.emit({"recovered": records, "missing": absent}, text)
     failed = any(record["outcome"] == "rollback-failed" for record in records)
     return RollbackFailed.exit_code if failed else 0
 

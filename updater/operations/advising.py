@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,18 @@ def not_in_the_history(layout: Layout) -> list[str]:
     return found
 
 
+def without_data(layout: Layout) -> list[str]:
+    """Data that a way back could not put back: nothing starts before that is decided."""
+    if not any(os.path.lexists(it) for it in (layout.missing, layout.swap)):
+        return []
+    from updater.deployment import (
+        missing,
+    )  # a look at a root where nothing is missing needs none of what moves data
+
+    told = missing.told(layout)
+    return [*told, f"nothing starts without them: {missing.way_out(layout)}"] if told else []
+
+
 def lost(it: state.Status) -> str:
     return f"{it.name} (pid {it.pid}) runs, but its pid file is lost: `updater start` writes it again"
 
@@ -68,6 +81,8 @@ def in_service(
     running: Json | None,
     found: list[Json],
     last: Json | None,
+    *,
+    may_start: bool,
 ) -> list[str]:
     """What a person should do, if anything."""
     advice: list[str] = []
@@ -95,7 +110,7 @@ def in_service(
         )
     down = [it["name"] for it in found if it["state"] != "running"]
     if down and here.kind == "release" and running is None:
-        advice.append(f"not running: {', '.join(down)}: updater start")
+        advice.append(f"not running: {', '.join(down)}{': updater start' if may_start else ''}")
     return advice
 
 

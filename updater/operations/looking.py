@@ -43,6 +43,7 @@ def status(layout: Layout) -> Json:
     found += [it.as_json() for name, it in lost.items() if name not in processes]
     left = state.leftovers(layout, marked)
     held = hold.read(layout)
+    without_data = advising.without_data(layout)
     return {
         "name": name,
         "root": str(layout.root),
@@ -77,7 +78,8 @@ def status(layout: Layout) -> Json:
             *([f"{held.describe()} (updater release-hold)"] if held else []),
             *advising.half_done(layout),
             *advising.not_in_the_history(layout),
-            *advising.in_service(layout, here, good, running, found, last),
+            *without_data,
+            *advising.in_service(layout, here, good, running, found, last, may_start=not without_data),
             *map(advising.lost, lost.values()),
             *advising.left_behind(left),
         ],
